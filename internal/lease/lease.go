@@ -1,0 +1,150 @@
+// Package lease is what the coordinator grants to an agent and the agent
+// keeps: a VTEP, and for each overlay the subnets that containers on this
+// agent get their addresses from. It is pure.
+package lease
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"slices"
+
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// Agent is one agent's record: what it is, and all that it holds. The
+// coordinator stores it under agents/<ip> and sends it to every other agent.
+type Agent struct {
+	// ID is made by the agent once. An agent whose IP changes is known by it.
+	ID string `json:"id"`
+	// IP is the underlay address: where other agents send VXLAN packets to.
+	IP       netip.Addr    `json:"ip"`
+	VTEP     VTEP          `json:"vtep"`
+	Config   NetworkConfig `json:"network_config"`
+	Overlays []Overlay     `json:"overlays,omitempty"`
+}
+
+// VTEP is the agent's end of the VXLAN tunnels. The addresses carry the
+// lengths of the pools that they come from.
+type VTEP struct {
+	IP  netip.Prefix `json:"ip"`
+	IP6 netip.Prefix `json:"ip6,omitzero"`
+	MAC network.MAC  `json:"mac"`
+}
+
+// Overlay is what an agent holds of one overlay. The first subnet of a family
+// is the one that Mesos and Docker share; any further one is Mesos's whole.
+type Overlay struct {
+	Name     string         `json:"name"`
+	Subnets  []netip.Prefix `json:"subnets,omitempty"`
+	Subnets6 []netip.Prefix `json:"subnets6,omitempty"`
+	State    State          `json:"state"`
+}
+
+// State is an agent's own word on one overlay.
+type State struct {
+	Status Status `json:"status"`
+	// Error says why, when Status is StatusFailed or StatusInvalid.
+	Error string `json:"error,omitempty"`
+}
+
+// Status is one of DC/OS's words for how far an overlay is on an agent.
+type Status string
+
+const (
+	StatusOK          Status = "STATUS_OK"
+	StatusFailed      Status = "STATUS_FAILED"
+	StatusConfiguring Status = "STATUS_CONFIGURING"
+	StatusInvalid     Status = "STATUS_INVALID"
+)
+
+// Valid tells whether s is one of the four.
+func (s Status) Valid() bool {
+	switch s {
+	case StatusOK, StatusFailed, StatusConfiguring, StatusInvalid:
+		return true
+	}
+	return false
+}
+
+// NetworkConfig is what an agent wants of the overlays: agent.json's object of
+// the same name. A field that is absent in JSON is true, or 0 for the MTU.
+type NetworkConfig struct {
+	// AllocateSubnet: without it the agent gets a VTEP, and no subnets.
+	AllocateSubnet bool `json:"allocate_subnet"`
+	MesosBridge    bool `json:"mesos_bridge"`
+	DockerBridge   bool `json:"docker_bridge"`
+	// OverlayMTU is the MTU of containers in bytes; 0 means the underlay's
+	// less the overhead of VXLAN.
+	OverlayMTU int  `json:"overlay_mtu,omitempty"`
+	EnableIPv6 bool `json:"enable_ipv6"`
+}
+
+// DefaultNetworkConfig is what an absent network_config means.
+func DefaultNetworkConfig() NetworkConfig {
+	return NetworkConfig{AllocateSubnet: true, MesosBridge: true, DockerBridge: true, EnableIPv6: true}
+}
+
+// UnmarshalJSON fills in the defaults; it refuses unknown fields.
+func (c *NetworkConfig) UnmarshalJSON(b []byte) error {
+	type plain NetworkConfig
+	p := plain(DefaultNetworkConfig())
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		return err
+	}
+	*c = NetworkConfig(p)
+	return nil
+}
+
+// Overlay returns what a holds of the overlay called name, or nil.
+func (a *Agent) Overlay(name string) *Overlay {
+	for i := range a.Overlays {
+		if a.Overlays[i].Name == name {
+			return &a.Overlays[i]
+		}
+	}
+	return nil
+}
+
+// AllSubnets are the subnets of both families.
+func (o Overlay) AllSubnets() []netip.Prefix { return slices.Concat(o.Subnets, o.Subnets6) }
+
+// Side is one containerizer's part of the subnets that an agent holds of one
+// overlay, in one family: the first is the half, further ones are whole.
+type Side []netip.Prefix
+
+// MesosSide is what Mesos containers get their addresses from, IPv4 first.
+func (o Overlay) MesosSide() (v4, v6 Side) { return mesosSide(o.Subnets), mesosSide(o.Subnets6) }
+
+func mesosSide(subnets []netip.Prefix) Side {
+	if len(subnets) == 0 {
+		return nil
+	}
+	lower, _ := network.Halves(subnets[0])
+	return append(Side{lower}, subnets[1:]...)
+}
+
+// DockerSide is the part of the Docker network; the zero Prefix where the
+// overlay lacks the family.
+func (o Overlay) DockerSide() (v4, v6 netip.Prefix) {
+	if len(o.Subnets) > 0 {
+		_, v4 = network.Halves(o.Subnets[0])
+	}
+	if len(o.Subnets6) > 0 {
+		_, v6 = network.Halves(o.Subnets6[0])
+	}
+	return v4, v6
+}
+
+// Clone copies a so deeply that changing the copy leaves a as it is.
+func (a *Agent) Clone() *Agent {
+	c := *a
+	c.Overlays = slices.Clone(a.Overlays)
+	for i := range c.Overlays {
+		c.Overlays[i].Subnets = slices.Clone(c.Overlays[i].Subnets)
+		c.Overlays[i].Subnets6 = slices.Clone(c.Overlays[i].Subnets6)
+	}
+	return &c
+}

@@ -1,0 +1,121 @@
+// Package network is the network that an operator configures: the overlays,
+// their address spaces, and the pools that VTEP addresses come from. It is
+// pure: it reads no file and touches no kernel.
+package network
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+const (
+	// VNI is the VXLAN network identifier of every overlay, as in DC/OS:
+	// overlays share one VTEP and are told apart by their address spaces.
+	VNI = 1024
+	// VTEPName is the device of that VNI.
+	VTEPName = "vtep1024"
+	// VXLANPort is the UDP port that VTEPs send to, as in DC/OS.
+	VXLANPort = 64000
+	// MaxNameLen is the longest name of an overlay in bytes: a Linux device
+	// name has at most 15 (IFNAMSIZ less the terminating zero), and "m-" or
+	// "d-" stands before it.
+	MaxNameLen = 13
+)
+
+// Network is the whole of the configuration. The zero Prefix stands for an
+// absent address space.
+type Network struct {
+	VTEPSubnet  netip.Prefix `json:"vtep_subnet"`
+	VTEPSubnet6 netip.Prefix `json:"vtep_subnet6,omitzero"`
+	// VTEPMACOUI gives the first three bytes of every VTEP's MAC. It is kept
+	// as the operator wrote it, because the state shows it that way.
+	VTEPMACOUI string `json:"vtep_mac_oui"`
+	// VTEPMTU is the MTU of the VTEP in bytes; 0 leaves it to the agents.
+	VTEPMTU  int       `json:"vtep_mtu,omitempty"`
+	Overlays []Overlay `json:"overlays"`
+}
+
+// Overlay is one virtual network: an IPv4 space, an IPv6 space, or both, cut
+// into agent subnets of the given prefix lengths.
+type Overlay struct {
+	Name    string       `json:"name"`
+	Subnet  netip.Prefix `json:"subnet,omitzero"`
+	Prefix  int          `json:"prefix,omitempty"`
+	Subnet6 netip.Prefix `json:"subnet6,omitzero"`
+	Prefix6 int          `json:"prefix6,omitempty"`
+	// Enabled is nil or true for an overlay that subnets are leased from.
+	Enabled *bool `json:"enabled,omitempty"`
+}
+
+// IsEnabled tells whether subnets may be leased from o.
+func (o Overlay) IsEnabled() bool { return o.Enabled == nil || *o.Enabled }
+
+// MesosBridge is the name of the bridge that o's Mesos containers are on.
+func (o Overlay) MesosBridge() string { return MesosBridgeName(o.Name) }
+
+// DockerBridge is the name of the bridge that o's Docker containers are on.
+func (o Overlay) DockerBridge() string { return DockerBridgeName(o.Name) }
+
+// MesosBridgeName is the name of the Mesos bridge of the overlay called name.
+func MesosBridgeName(name string) string { return "m-" + name }
+
+// DockerBridgeName is the name of the Docker bridge of the overlay called name.
+func DockerBridgeName(name string) string { return "d-" + name }
+
+// Overlay returns the overlay called name, and whether there is one.
+func (n Network) Overlay(name string) (Overlay, bool) {
+	for _, o := range n.Overlays {
+		if o.Name == name {
+			return o, true
+		}
+	}
+	return Overlay{}, false
+}
+
+// Spaces are all address ranges inside which traffic is overlay traffic: the
+// overlays' and the VTEPs', of the one family. Traffic between two of them is
+// never masqueraded.
+func (n Network) Spaces(v6 bool) []netip.Prefix {
+	var out []netip.Prefix
+	add := func(p netip.Prefix) {
+		if p.IsValid() && p.Addr().Is6() == v6 {
+			out = append(out, p.Masked())
+		}
+	}
+	for _, o := range n.Overlays {
+		add(o.Subnet)
+		add(o.Subnet6)
+	}
+	add(n.VTEPSubnet)
+	add(n.VTEPSubnet6)
+	return out
+}
+
+// Halves cuts an agent's subnet in two: the lower half for the Mesos bridge,
+// the upper one for the Docker bridge. p must be short enough to halve.
+func Halves(p netip.Prefix) (mesos, docker netip.Prefix) {
+	bits := p.Bits() + 1
+	mesos = netip.PrefixFrom(p.Masked().Addr(), bits)
+	b := mesos.Addr().AsSlice()
+	b[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	upper, _ := netip.AddrFromSlice(b)
+	return mesos, netip.PrefixFrom(upper, bits)
+}
+
+// Gateway is the first host address of p, written with p's length: what the
+// bridge on p holds and its containers route through.
+func Gateway(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Masked().Addr().Next(), p.Bits())
+}
+
+// VTEPMAC is the MAC of the VTEP with the IPv4 address ip: the OUI's first
+// three bytes, then the last 24 bits of ip.
+func (n Network) VTEPMAC(ip netip.Addr) (MAC, error) {
+	mac, err := ParseMAC(n.VTEPMACOUI)
+	if err != nil {
+		return MAC{}, fmt.Errorf("vtep_mac_oui: %w", err)
+	}
+	b := ip.As4()
+	copy(mac[3:], b[1:])
+	return mac, nil
+}
