@@ -1,0 +1,113 @@
+// Package firewall keeps the iptables rules of an agent: masquerading of what
+// leaves the overlays, and forwarding of what passes between them. The rules
+// are in chains named DCOS-OVERLAY-*, which belong to this package whole, with
+// one jump from a chain of the system; no other rule is touched. It uses the
+// host's own iptables programs, of whichever flavour they are.
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+)
+
+// Firewall applies rules in the network namespace of the calling thread.
+type Firewall struct {
+	// Path is the list of directories, written like $PATH, in which the
+	// iptables programs are looked for; /usr/sbin and the like follow.
+	Path string
+}
+
+// New returns a Firewall that uses the iptables of the process's $PATH.
+func New() *Firewall { return &Firewall{Path: os.Getenv("PATH")} }
+
+// ErrNotFound is the cause when the host has no iptables programs.
+var ErrNotFound = errors.New("not found")
+
+// rounds is how often Apply looks and writes. Rules can change between the
+// two, and then the write fails or is not the whole difference any more.
+const rounds = 3
+
+// Apply makes the rules what c asks for, in both address families, and says in
+// words what was wrong and has been repaired: nothing when all was right. One
+// failing table keeps no other from being applied.
+func (f *Firewall) Apply(ctx context.Context, c Config) (repairs []string, err error) {
+	return f.apply(ctx, func(v6 bool) Ruleset { return Want(c, v6) })
+}
+
+// Remove takes everything of ours away, and nothing else. That nothing is
+// there, not even iptables, is success.
+func (f *Firewall) Remove(ctx context.Context) error {
+	_, err := f.apply(ctx, func(v6 bool) Ruleset { return Want(Config{}, v6) })
+	return err
+}
+
+// Check says in words what Apply would repair, and changes nothing.
+func (f *Firewall) Check(ctx context.Context, c Config) (problems []string, err error) {
+	var errs []error
+	for _, fam := range families {
+		changes, err := f.look(ctx, fam, Want(c, fam.v6))
+		errs = append(errs, err)
+		for _, ch := range changes {
+			problems = append(problems, ch.repairs...)
+		}
+	}
+	return problems, errors.Join(errs...)
+}
+
+func (f *Firewall) apply(ctx context.Context, want func(v6 bool) Ruleset) (repairs []string, err error) {
+	var errs []error
+	for _, fam := range families {
+		done, err := f.applyFamily(ctx, fam, want(fam.v6))
+		for _, r := range done {
+			if !slices.Contains(repairs, r) {
+				repairs = append(repairs, r)
+			}
+		}
+		errs = append(errs, err)
+	}
+	return repairs, errors.Join(errs...)
+}
+
+func (f *Firewall) applyFamily(ctx context.Context, fam family, want Ruleset) (repairs []string, err error) {
+	for range rounds {
+		changes, lookErr := f.look(ctx, fam, want)
+		if lookErr != nil {
+			return repairs, lookErr
+		}
+		if len(changes) == 0 {
+			return repairs, nil
+		}
+		var errs []error
+		for _, ch := range changes {
+			if err := f.restore(ctx, fam, ch); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			repairs = append(repairs, ch.repairs...)
+		}
+		err = errors.Join(errs...)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return repairs, err
+}
+
+// look compares the kernel with want.
+func (f *Firewall) look(ctx context.Context, fam family, want Ruleset) ([]change, error) {
+	text, err := f.save(ctx, fam)
+	if errors.Is(err, ErrNotFound) && want.String() == "" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	have, err := parseSave(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading what %s-save printed: %w", fam.program, err)
+	}
+	return plan(fam.program, want, have), nil
+}
