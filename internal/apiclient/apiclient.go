@@ -1,0 +1,275 @@
+// Package apiclient calls the coordinator's HTTP interface on behalf of one
+// agent, at the first of several coordinators that answers.
+package apiclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dcos/dcos-overlay/internal/api"
+)
+
+const (
+	// dialTimeout bounds the wait for one coordinator, so that the next one
+	// is tried within a second.
+	dialTimeout = time.Second
+	// answerTimeout bounds the wait for the first byte of an answer: a
+	// coordinator that lost its etcd takes a while to say so.
+	answerTimeout = 5 * time.Second
+	// maxAnswer bounds what is read of an answer that is not a stream, in
+	// bytes: 65,536 agents with a dozen subnets each fit.
+	maxAnswer = 256 << 20
+	// StreamSilence is how long a stream may say nothing before it counts as
+	// dead. The coordinator pings three times as often.
+	StreamSilence = 30 * time.Second
+)
+
+// ErrUnreachable is the cause when no coordinator gave an answer, or the ones
+// that did can't serve at the moment. Trying again later may help.
+var ErrUnreachable = errors.New("no coordinator answered")
+
+// Options are what a Client is made of.
+type Options struct {
+	// Masters are base URLs, tried in order, the last that answered first.
+	Masters []string
+	// LocalIP, when valid, is the source address of every connection: the
+	// coordinator lets an agent act only for the address it calls from.
+	LocalIP netip.Addr
+	// CAFile, CertFile and KeyFile are PEM files for https; empty ones mean
+	// the system's authorities and no client certificate.
+	CAFile, CertFile, KeyFile string
+}
+
+// Client is safe for use by one goroutine at a time, except Watch, which may
+// run beside the other calls.
+type Client struct {
+	masters []string
+	http    *http.Client
+}
+
+// New reads the TLS files, if any; it connects to nothing.
+func New(o Options) (*Client, error) {
+	if len(o.Masters) == 0 {
+		return nil, errors.New("no coordinator is configured: set \"master\" in the agent's file")
+	}
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	if o.LocalIP.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.LocalIP, 0))
+	}
+	transport := &http.Transport{
+		DialContext:           dialer.DialContext,
+		TLSHandshakeTimeout:   dialTimeout,
+		ResponseHeaderTimeout: answerTimeout,
+		MaxIdleConnsPerHost:   2,
+		IdleConnTimeout:       time.Minute,
+	}
+	if o.CAFile != "" || o.CertFile != "" {
+		conf, err := tlsConfig(o)
+		if err != nil {
+			return nil, err
+		}
+		transport.TLSClientConfig = conf
+	}
+	return &Client{masters: append([]string(nil), o.Masters...), http: &http.Client{Transport: transport}}, nil
+}
+
+func tlsConfig(o Options) (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read ca_file: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read ca_file %s: it holds no PEM certificate", o.CAFile)
+		}
+	}
+	if o.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read cert_file %s and key_file %s: %w", o.CertFile, o.KeyFile, err)
+		}
+		conf.Certificates = []tls.Certificate{cert}
+	}
+	return conf, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Claim asks for a lease for the agent at ip, or for what it holds already.
+func (c *Client) Claim(ctx context.Context, ip netip.Addr, req api.ClaimRequest) (api.ClaimResponse, error) {
+	var out api.ClaimResponse
+	err := c.call(ctx, http.MethodPut, fill(api.PathLease, ip), req, &out)
+	return out, err
+}
+
+// Release gives back all that the agent at ip holds. No lease is success.
+func (c *Client) Release(ctx context.Context, ip netip.Addr) error {
+	err := c.call(ctx, http.MethodDelete, fill(api.PathLease, ip), nil, nil)
+	if IsCode(err, api.CodeNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Report tells the coordinator the agent's own word on its overlays.
+func (c *Client) Report(ctx context.Context, ip netip.Addr, req api.StatusRequest) error {
+	return c.call(ctx, http.MethodPut, fill(api.PathStatus, ip), req, nil)
+}
+
+// Agents lists every agent with the network's configuration.
+func (c *Client) Agents(ctx context.Context) (api.AgentsResponse, error) {
+	var out api.AgentsResponse
+	err := c.call(ctx, http.MethodGet, api.PathAgents, nil, &out)
+	return out, err
+}
+
+// Watch reads the stream of agents from after revision since, 0 for all of it,
+// and hands each event to handle until the stream ends, handle fails, or
+// nothing comes for StreamSilence. It always returns an error; the caller
+// resumes with the revision of the last event.
+func (c *Client) Watch(ctx context.Context, since int64, handle func(api.Event) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	query := url.Values{"watch": {"true"}}
+	if since > 0 {
+		query.Set("since", strconv.FormatInt(since, 10))
+	}
+	resp, err := c.send(ctx, http.MethodGet, api.PathAgents+"?"+query.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	silence := time.AfterFunc(StreamSilence, func() {
+		cancel(fmt.Errorf("nothing heard for %s", StreamSilence))
+	})
+	defer silence.Stop()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var e api.Event
+		if err := dec.Decode(&e); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return fmt.Errorf("stream of agents from %s ended: %w", resp.Request.URL.Host, err)
+		}
+		silence.Reset(StreamSilence)
+		if err := handle(e); err != nil {
+			return err
+		}
+	}
+}
+
+// IsCode tells whether err is the coordinator's error with that code.
+func IsCode(err error, code api.Code) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Code == code
+}
+
+func fill(path string, ip netip.Addr) string {
+	return strings.Replace(path, "{ip}", url.PathEscape(ip.String()), 1)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encode the request: %w", err)
+		}
+	}
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	limited := io.LimitReader(resp.Body, maxAnswer)
+	if out == nil {
+		_, err = io.Copy(io.Discard, limited)
+	} else {
+		err = json.NewDecoder(limited).Decode(out)
+	}
+	if err != nil {
+		return fmt.Errorf("read the answer of coordinator %s to %s %s: %w", resp.Request.URL.Host, method, path, err)
+	}
+	return nil
+}
+
+// send tries each coordinator once. One that can't be reached, or that says
+// that it is not able to serve now, passes the turn to the next; any other
+// answer is final.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	var causes []string
+	for i := range c.masters {
+		base := c.masters[i]
+		resp, err := c.try(ctx, method, base+path, body)
+		if err == nil {
+			c.masters[0], c.masters[i] = c.masters[i], c.masters[0]
+			return resp, nil
+		}
+		var refused *api.Error
+		if errors.As(err, &refused) && refused.Code != api.CodeUnavailable {
+			return nil, err
+		}
+		causes = append(causes, fmt.Sprintf("%s: %v", base, terse(err)))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, fmt.Errorf("%w (%s)", ErrUnreachable, strings.Join(causes, "; "))
+}
+
+// terse leaves out what net/http puts before the cause: method and URL, which
+// the reader has been told.
+func terse(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func (c *Client) try(ctx context.Context, method, target string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return nil, err
+	}
+	var e api.ErrorBody
+	if err := json.Unmarshal(text, &e); err != nil || e.Error == nil {
+		// Not our coordinator: a proxy, or another service on the port.
+		return nil, fmt.Errorf("answered %s, which is not a coordinator's answer: is \"master\" right?", resp.Status)
+	}
+	e.Error.Status = resp.StatusCode
+	return nil, e.Error
+}

@@ -1,0 +1,164 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/dcos/dcos-overlay/internal/agentstate"
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/apiclient"
+	"github.com/dcos/dcos-overlay/internal/lease"
+)
+
+const (
+	// claimTimeout bounds how long a container's start waits for a claim.
+	claimTimeout = 10 * time.Second
+	// renewTimeout bounds how long it waits for the coordinator's word on a
+	// lease that it has: without an answer the lease on disk holds.
+	renewTimeout = 3 * time.Second
+	// reportTimeout bounds the report that a host without companion makes.
+	reportTimeout = 2 * time.Second
+)
+
+// Prepare makes the host ready for containers of the overlay: a lease, and
+// the kernel programmed by it. It is the cold path of ADD: with a lease on disk
+// it goes on without coordinator. Failures to reach one, where there is no
+// lease, are apiclient.ErrUnreachable. It does nothing when ready says so.
+func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentstate.Held) bool) (*agentstate.Held, error) {
+	return h.obtain(ctx, overlay, ready, func(ctx context.Context, client *apiclient.Client, held *agentstate.Held, fresh bool) error {
+		repairs, err := h.Program(ctx, held, h.knowledge(ctx, client, fresh))
+		for _, r := range repairs {
+			h.Log.Info("set up for the first container", "what", r)
+		}
+		if !h.Dir.CompanionRuns() {
+			h.report(ctx, client, held.Agent.IP, overlay, err)
+		}
+		if err != nil {
+			return fmt.Errorf("set up this host: %w", err)
+		}
+		return nil
+	})
+}
+
+// Lease claims a subnet of the overlay and leaves the kernel alone.
+func (h *Host) Lease(ctx context.Context, overlay string) (*agentstate.Held, error) {
+	leased := func(held *agentstate.Held) bool { _, ok := h.Pool(held, overlay); return ok }
+	return h.obtain(ctx, overlay, leased, func(context.Context, *apiclient.Client, *agentstate.Held, bool) error { return nil })
+}
+
+// obtain gets the lease by which then goes on, both with the host's lock held.
+// fresh says that it is the coordinator's word, not only what is on disk.
+func (h *Host) obtain(ctx context.Context, overlay string, enough func(*agentstate.Held) bool,
+	then func(ctx context.Context, client *apiclient.Client, held *agentstate.Held, fresh bool) error,
+) (*agentstate.Held, error) {
+	unlock, err := h.Dir.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	// Another container's ADD may have done it all while we waited.
+	old, err := h.Dir.Held()
+	if err == nil && enough(old) {
+		return old, nil
+	}
+	if err != nil {
+		h.Log.Warn("the lease on disk is of no use and claimed anew", "error", err)
+		old = nil
+	}
+	ip, err := h.address(old)
+	if err != nil {
+		return nil, err
+	}
+	client, err := h.Client(ip)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	held, err := h.claimFor(ctx, client, ip, old, overlay)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := h.Pool(held, overlay); !ok {
+		return nil, fmt.Errorf("the coordinator granted no subnet of it: does network_config in %s turn it off?", h.Conf.Path)
+	}
+	return held, then(ctx, client, held, held != old)
+}
+
+// address is the agent's own: as configured, or what it was when nothing says
+// what it is now.
+func (h *Host) address(old *agentstate.Held) (netip.Addr, error) {
+	ip, err := h.Conf.AgentIP()
+	if err != nil && old != nil {
+		h.Log.Warn("this agent's address can't be told, so that of its lease holds", "ip", old.Agent.IP, "error", err)
+		return old.Agent.IP, nil
+	}
+	return ip, err
+}
+
+// claimFor answers the lease to go by: the coordinator's word if it can be
+// had, else what is on disk. Only the first says if a subnet is still ours.
+func (h *Host) claimFor(ctx context.Context, client *apiclient.Client, ip netip.Addr, old *agentstate.Held, overlay string) (*agentstate.Held, error) {
+	_, leased := h.Pool(old, overlay)
+	timeout := claimTimeout
+	if leased {
+		timeout = renewTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	held, err := h.Claim(ctx, client, ip, []string{overlay}, false)
+	if err == nil {
+		return held, nil
+	}
+	if leased && errors.Is(err, apiclient.ErrUnreachable) {
+		h.Log.Warn("no word from the coordinator, so the lease on disk holds", "error", err)
+		return old, nil
+	}
+	if errors.Is(err, apiclient.ErrUnreachable) {
+		from := "\"master\" in " + h.Conf.Path
+		if h.Conf.Path == "" {
+			from = "the default, for there is no agent's file"
+		}
+		return nil, fmt.Errorf("claim a subnet for agent %s: %w: start a coordinator, or correct its address (%s is from %s)",
+			ip, err, strings.Join(h.Conf.Master, ", "), from)
+	}
+	return nil, fmt.Errorf("claim a subnet for agent %s: %w", ip, err)
+}
+
+// knowledge asks for all agents, and falls back on those known before.
+func (h *Host) knowledge(ctx context.Context, client *apiclient.Client, answered bool) Knowledge {
+	if answered {
+		ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+		defer cancel()
+		all, err := client.Agents(ctx)
+		if err == nil {
+			if err := h.Dir.SavePeers(all.Agents); err != nil {
+				h.Log.Warn("the peers are not kept for a start without coordinator", "error", err)
+			}
+			return Knowledge{Agents: all.Agents, Complete: true}
+		}
+		h.Log.Warn("the other agents are not known now", "error", err)
+	}
+	peers, err := h.Dir.Peers()
+	if err != nil {
+		h.Log.Warn("the peers known before can't be read", "error", err)
+	}
+	return Knowledge{Agents: peers}
+}
+
+// report tells the coordinator how it went, where no companion does.
+func (h *Host) report(ctx context.Context, client *apiclient.Client, ip netip.Addr, overlay string, failure error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
+	defer cancel()
+	state := lease.State{Status: lease.StatusOK}
+	if failure != nil {
+		state = lease.State{Status: lease.StatusFailed, Error: failure.Error()}
+	}
+	err := client.Report(ctx, ip, api.StatusRequest{Overlays: []api.OverlayStatus{{Name: overlay, State: state}}})
+	if err != nil {
+		h.Log.Warn("the state of this host is not reported", "error", err)
+	}
+}

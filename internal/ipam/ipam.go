@@ -1,0 +1,303 @@
+// Package ipam hands out addresses of the subnets that this agent holds, with
+// host-local's allocator and its on-disk format, in the caller's own process.
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
+
+	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// Pool is one overlay's addresses on this agent.
+type Pool struct {
+	// Dir is the store of all overlays; the pool's is the folder Overlay in it.
+	Dir     string
+	Overlay string
+	// V4 and V6 are the leased ranges; a family without any is left out.
+	V4, V6 lease.Side
+}
+
+// Owner is who an address is reserved for.
+type Owner struct {
+	ContainerID, IfName string
+}
+
+func (o Owner) String() string { return o.ContainerID + "/" + o.IfName }
+
+// Address is one reserved address with its subnet's length, and the bridge's
+// address, which the container routes through.
+type Address struct {
+	Prefix  netip.Prefix
+	Gateway netip.Addr
+}
+
+// ExhaustedError says that a family's ranges have no free address left.
+type ExhaustedError struct {
+	Overlay string
+	Side    lease.Side
+	Used    int
+}
+
+func (e *ExhaustedError) Error() string {
+	return fmt.Sprintf("overlay %s: all addresses of %v are in use (%d containers on this agent): stop some, or start the task on another agent", e.Overlay, []netip.Prefix(e.Side), e.Used)
+}
+
+// DuplicateError says that the owner has an address already.
+type DuplicateError struct {
+	Overlay string
+	Owner   Owner
+	Addrs   []net.IP
+}
+
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("overlay %s: container %s has address %v already: DEL it before another ADD", e.Overlay, e.Owner, e.Addrs)
+}
+
+// RequestError says why an address that was asked for can't be given.
+type RequestError struct {
+	Overlay string
+	Addr    netip.Addr
+	Reason  string
+}
+
+func (e *RequestError) Error() string {
+	return fmt.Sprintf("overlay %s: address %s can't be given: %s", e.Overlay, e.Addr, e.Reason)
+}
+
+func (p Pool) dir() string { return filepath.Join(p.Dir, p.Overlay) }
+
+// Reserve takes one address of each family that the pool has: the one of
+// requested that lies in it, or the next free. All are reserved or none.
+func (p Pool) Reserve(ctx context.Context, owner Owner, requested []netip.Addr) (_ []Address, err error) {
+	if len(p.V4) == 0 && len(p.V6) == 0 {
+		return nil, fmt.Errorf("overlay %s: this agent's lease has no subnet of it", p.Overlay)
+	}
+	s, err := openStore(ctx, p.dir(), true)
+	if err != nil {
+		return nil, fmt.Errorf("overlay %s: %w", p.Overlay, err)
+	}
+	defer s.Close()
+	if have := s.GetByID(owner.ContainerID, owner.IfName); len(have) > 0 {
+		return nil, &DuplicateError{Overlay: p.Overlay, Owner: owner, Addrs: have}
+	}
+	if err := p.checkRequested(requested); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.ReleaseByID(owner.ContainerID, owner.IfName))
+		}
+	}()
+	var out []Address
+	for i, side := range []lease.Side{p.V4, p.V6} {
+		if len(side) == 0 {
+			continue
+		}
+		a, err := p.reserveOne(s, i, side, owner, requested)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+func (p Pool) checkRequested(requested []netip.Addr) error {
+	var families [2]bool
+	for _, r := range requested {
+		side, i := p.V4, 0
+		if r.Is6() {
+			side, i = p.V6, 1
+		}
+		if !contains(side, r) {
+			return &RequestError{p.Overlay, r, fmt.Sprintf("this agent's addresses are of %v", append(append(lease.Side{}, p.V4...), p.V6...))}
+		}
+		if families[i] {
+			return &RequestError{p.Overlay, r, "one address of each family is all that a container gets"}
+		}
+		families[i] = true
+	}
+	return nil
+}
+
+func contains(side lease.Side, a netip.Addr) bool {
+	for _, p := range side {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p Pool) reserveOne(s *store, rangeID int, side lease.Side, owner Owner, requested []netip.Addr) (Address, error) {
+	set := make(allocator.RangeSet, 0, len(side))
+	for _, subnet := range side {
+		r := allocator.Range{
+			Subnet:  types.IPNet{IP: subnet.Addr().AsSlice(), Mask: net.CIDRMask(subnet.Bits(), subnet.Addr().BitLen())},
+			Gateway: network.Gateway(subnet).Addr().AsSlice(),
+		}
+		if err := r.Canonicalize(); err != nil {
+			return Address{}, fmt.Errorf("overlay %s: subnet %s: %w", p.Overlay, subnet, err)
+		}
+		set = append(set, r)
+	}
+	var want net.IP
+	for _, r := range requested {
+		if contains(side, r) {
+			want = r.AsSlice()
+			if reason := p.unfit(s, side, r); reason != "" {
+				return Address{}, &RequestError{p.Overlay, r, reason}
+			}
+		}
+	}
+	got, err := allocator.NewIPAllocator(&set, s, rangeID).Get(owner.ContainerID, owner.IfName, want)
+	if err != nil {
+		if used := p.used(s, side); want == nil && used >= capacity(side) {
+			return Address{}, &ExhaustedError{Overlay: p.Overlay, Side: side, Used: int(used)}
+		}
+		return Address{}, fmt.Errorf("overlay %s: reserve an address of %v: %w", p.Overlay, []netip.Prefix(side), err)
+	}
+	addr, _ := netip.AddrFromSlice(got.Address.IP)
+	ones, _ := got.Address.Mask.Size()
+	gw, _ := netip.AddrFromSlice(got.Gateway)
+	return Address{Prefix: netip.PrefixFrom(addr.Unmap(), ones), Gateway: gw.Unmap()}, nil
+}
+
+// unfit says why a can't be reserved, or nothing.
+func (p Pool) unfit(s *store, side lease.Side, a netip.Addr) string {
+	for _, subnet := range side {
+		if !subnet.Contains(a) {
+			continue
+		}
+		switch {
+		case a == subnet.Masked().Addr():
+			return fmt.Sprintf("it is the network address of %s", subnet)
+		case a == network.Gateway(subnet).Addr():
+			return fmt.Sprintf("it is the gateway of %s", subnet)
+		case a.Is4() && a == broadcast(subnet):
+			return fmt.Sprintf("it is the broadcast address of %s", subnet)
+		}
+	}
+	for _, r := range s.list() {
+		if r.addr == a {
+			return "another container has it: " + ownerOf(r.owner).String()
+		}
+	}
+	return ""
+}
+
+func broadcast(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// Release frees all that owner has; nothing is success.
+func (p Pool) Release(ctx context.Context, owner Owner) error {
+	s, err := openStore(ctx, p.dir(), false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("overlay %s: %w", p.Overlay, err)
+	}
+	defer s.Close()
+	if err := s.ReleaseByID(owner.ContainerID, owner.IfName); err != nil {
+		return fmt.Errorf("overlay %s: release the addresses of %s: %w", p.Overlay, owner, err)
+	}
+	return nil
+}
+
+// Held lists the addresses that owner has.
+func (p Pool) Held(ctx context.Context, owner Owner) ([]netip.Addr, error) {
+	s, err := openStore(ctx, p.dir(), false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("overlay %s: %w", p.Overlay, err)
+	}
+	defer s.Close()
+	var out []netip.Addr
+	for _, r := range s.list() {
+		if r.owner == ownerText(owner.ContainerID, owner.IfName) {
+			out = append(out, r.addr)
+		}
+	}
+	return out, nil
+}
+
+// Usage counts the addresses in use and the free ones, over both families: a
+// dual-stack container counts once in each, so the scarcer family is told.
+func (p Pool) Usage(ctx context.Context) (used, free int64, err error) {
+	s, err := openStore(ctx, p.dir(), false)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, fmt.Errorf("overlay %s: %w", p.Overlay, err)
+	}
+	if s != nil {
+		defer s.Close()
+	}
+	first := true
+	for _, side := range []lease.Side{p.V4, p.V6} {
+		if len(side) == 0 {
+			continue
+		}
+		var u int64
+		if s != nil {
+			u = p.used(s, side)
+		}
+		if f := max(capacity(side)-u, 0); first || f < free {
+			used, free = u, f
+		}
+		first = false
+	}
+	return used, free, nil
+}
+
+func (p Pool) used(s *store, side lease.Side) (n int64) {
+	for _, r := range s.list() {
+		if contains(side, r.addr) {
+			n++
+		}
+	}
+	return n
+}
+
+// capacity is how many containers side has addresses for: all of a subnet but
+// the network address, the gateway and, in IPv4, the broadcast address. It
+// saturates at 2^62, which no agent gets to see the end of.
+func capacity(side lease.Side) (n int64) {
+	const most = int64(1) << 62
+	for _, p := range side {
+		host := p.Addr().BitLen() - p.Bits()
+		if host >= 62 {
+			return most
+		}
+		n += int64(1)<<host - 2
+		if p.Addr().Is4() {
+			n--
+		}
+	}
+	return min(n, most)
+}
+
+func ownerOf(text string) Owner {
+	for i := 0; i+len(lineBreak) <= len(text); i++ {
+		if text[i:i+len(lineBreak)] == lineBreak {
+			return Owner{text[:i], text[i+len(lineBreak):]}
+		}
+	}
+	return Owner{ContainerID: text}
+}

@@ -1,0 +1,170 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// lineBreak stands between container and interface in a reservation, as
+	// in host-local's store, whose tools can read ours.
+	lineBreak = "\r\n"
+	// lastPrefix is host-local's name for the file that round-robin goes on
+	// from.
+	lastPrefix = "last_reserved_ip."
+	// newName is where a reservation is written before it gets its name. One
+	// name is enough, for the lock is held.
+	newName = ".new"
+	// lockName is host-local's.
+	lockName = "lock"
+	// lockPoll is how often a store that another process holds is tried.
+	lockPoll = 2 * time.Millisecond
+)
+
+// store keeps the reservations of one overlay: a file for each address, named
+// by it, that holds the owner. It is host-local's format, written so that a
+// file is whole or absent. Its methods need the lock.
+type store struct {
+	dir  string
+	lock *os.File
+}
+
+// openStore opens and locks the directory, and makes it if make is set;
+// without make an absent directory is fs.ErrNotExist.
+func openStore(ctx context.Context, dir string, create bool) (*store, error) {
+	if create {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make the address store: %w", err)
+		}
+	} else if _, err := os.Stat(dir); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the address store's lock: %w", err)
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return &store{dir: dir, lock: f}, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock the address store %s: %w", dir, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("lock the address store %s: another process holds it: %w", dir, context.Cause(ctx))
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+// Lock and Unlock do nothing: whoever has a store has its lock. The allocator
+// would take it once for each family, and ignores that it can fail.
+func (s *store) Lock() error   { return nil }
+func (s *store) Unlock() error { return nil }
+
+// Close gives the lock back.
+func (s *store) Close() error { return s.lock.Close() }
+
+// Reserve writes a reservation; false without error means that the address is
+// taken. A file without content is what a crash of host-local leaves: it
+// reserves nothing.
+func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, error) {
+	path := filepath.Join(s.dir, ip.String())
+	if fi, err := os.Lstat(path); err == nil && fi.Size() > 0 {
+		return false, nil
+	}
+	if err := s.replace(path, ownerText(id, ifname)); err != nil {
+		return false, err
+	}
+	if err := s.replace(filepath.Join(s.dir, lastPrefix+rangeID), ip.String()); err != nil {
+		return false, errors.Join(err, os.Remove(path))
+	}
+	return true, nil
+}
+
+func (s *store) replace(path, text string) error {
+	tmp := filepath.Join(s.dir, newName)
+	err := os.WriteFile(tmp, []byte(text), 0o600)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return fmt.Errorf("write to the address store: %w", err)
+	}
+	return nil
+}
+
+// LastReservedIP is where round-robin goes on.
+func (s *store) LastReservedIP(rangeID string) (net.IP, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, lastPrefix+rangeID))
+	if err != nil {
+		return nil, err
+	}
+	return net.ParseIP(string(data)), nil
+}
+
+// ReleaseByID removes the owner's reservations; none is success.
+func (s *store) ReleaseByID(id, ifname string) error {
+	var errs []error
+	for _, r := range s.list() {
+		if r.owner == ownerText(id, ifname) {
+			if err := os.Remove(filepath.Join(s.dir, r.addr.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// GetByID lists the owner's addresses.
+func (s *store) GetByID(id, ifname string) []net.IP {
+	var ips []net.IP
+	for _, r := range s.list() {
+		if r.owner == ownerText(id, ifname) {
+			ips = append(ips, r.addr.AsSlice())
+		}
+	}
+	return ips
+}
+
+type reservation struct {
+	addr  netip.Addr
+	owner string
+}
+
+// list reads every whole reservation. Files that are none, and such as can't
+// be read, are no reservations.
+func (s *store) list() []reservation {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil
+	}
+	out := make([]reservation, 0, len(entries))
+	for _, e := range entries {
+		addr, err := netip.ParseAddr(e.Name())
+		if err != nil {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(s.dir, e.Name()))
+		if text := strings.TrimSpace(string(data)); err == nil && text != "" {
+			out = append(out, reservation{addr: addr, owner: text})
+		}
+	}
+	return out
+}
+
+func ownerText(id, ifname string) string { return strings.TrimSpace(id) + lineBreak + ifname }
