@@ -1,0 +1,77 @@
+package firewall
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// testNetwork has an overlay of each kind.
+func testNetwork() network.Network {
+	off := false
+	return network.Network{
+		VTEPSubnet:  netip.MustParsePrefix("44.128.0.0/20"),
+		VTEPSubnet6: netip.MustParsePrefix("fd01:a::/64"),
+		VTEPMACOUI:  "70:B3:D5:00:00:00",
+		Overlays: []network.Overlay{
+			{Name: "dcos", Subnet: netip.MustParsePrefix("9.0.0.0/8"), Prefix: 24},
+			{Name: "dcos6", Subnet6: netip.MustParsePrefix("fd01:b::/64"), Prefix6: 80},
+			{Name: "both", Subnet: netip.MustParsePrefix("10.32.0.0/16"), Prefix: 24,
+				Subnet6: netip.MustParsePrefix("fd01:c::/64"), Prefix6: 80, Enabled: &off},
+		},
+	}
+}
+
+var goldens = []struct {
+	file string
+	v6   bool
+}{{"want4.rules", false}, {"want6.rules", true}}
+
+func TestWantIsGolden(t *testing.T) {
+	for _, g := range goldens {
+		want, err := os.ReadFile(filepath.Join("testdata", g.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Want(ConfigOf(testNetwork()), g.v6).String(); got != string(want) {
+			t.Errorf("%s: the rules are\n%s\nthey should be\n%s", g.file, got, want)
+		}
+	}
+}
+
+func TestWantIgnoresTheOrderOfOverlays(t *testing.T) {
+	n := testNetwork()
+	slices.Reverse(n.Overlays)
+	for _, v6 := range []bool{false, true} {
+		if a, b := Want(ConfigOf(n), v6), Want(ConfigOf(testNetwork()), v6); !reflect.DeepEqual(a, b) {
+			t.Errorf("v6=%v: the rules depend on the order:\n%s\n%s", v6, a, b)
+		}
+	}
+}
+
+func TestWantOfAFamilyWithoutOverlaysIsEmpty(t *testing.T) {
+	n := testNetwork()
+	n.Overlays = n.Overlays[:1]
+	if got := Want(ConfigOf(n), true).String(); got != "" {
+		t.Errorf("IPv6 rules of an IPv4 network:\n%s", got)
+	}
+	if got := Want(Config{}, false).String(); got != "" {
+		t.Errorf("rules of the zero Config:\n%s", got)
+	}
+}
+
+func TestNamesFitIptables(t *testing.T) {
+	const longest = 28 // XT_EXTENSION_MAXNAMELEN less the terminating zero
+	for _, table := range Want(ConfigOf(testNetwork()), false) {
+		for _, c := range table.Chains {
+			if len(c.Name) > longest {
+				t.Errorf("%s has %d characters, iptables allows %d", c.Name, len(c.Name), longest)
+			}
+		}
+	}
+}
