@@ -30,8 +30,8 @@ const (
 // lease, are apiclient.ErrUnreachable. It does nothing when ready says so.
 func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentstate.Held) bool) (*agentstate.Held, error) {
 	return h.obtain(ctx, overlay, ready, func(ctx context.Context, client *apiclient.Client, held *agentstate.Held, fresh bool) error {
-		repairs, err := h.Program(ctx, held, h.knowledge(ctx, client, fresh))
-		for _, r := range repairs {
+		done, err := h.Program(ctx, held, h.knowledge(ctx, client, fresh))
+		for _, r := range done.Repairs {
 			h.Log.Info("set up for the first container", "what", r)
 		}
 		if !h.Dir.CompanionRuns() {

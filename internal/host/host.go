@@ -87,40 +87,49 @@ type Knowledge struct {
 	Complete bool
 }
 
-// Program brings this host's kernel to what held and the known peers ask for,
-// and says in words what it had to change. It needs the lock.
-func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowledge) (repairs []string, err error) {
+// Outcome is what Program did.
+type Outcome struct {
+	// Repairs say in words what it had to change.
+	Repairs []string
+	// MTU is that of containers on this host, in bytes; 0 when Program
+	// failed before it knew.
+	MTU int
+}
+
+func (o *Outcome) note(repairs []string, err error) error {
+	o.Repairs = append(o.Repairs, repairs...)
+	return err
+}
+
+// Program brings this host's kernel to what held and the known peers ask for.
+// It needs the lock.
+func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowledge) (done Outcome, err error) {
 	k, err := kernel.Open()
 	if err != nil {
-		return nil, err
+		return done, err
 	}
 	defer k.Close()
 	self := &held.Agent
 	underlay, err := k.Underlay(self.IP)
 	if err != nil {
-		return nil, err
+		return done, err
 	}
-	mtu := dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, self.IP.Is6())
-	vtepMTU := mtu
+	done.MTU = dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, self.IP.Is6())
+	vtepMTU := done.MTU
 	if held.Network.VTEPMTU != 0 {
 		vtepMTU = held.Network.VTEPMTU
 	}
-	note := func(done []string, err error) error {
-		repairs = append(repairs, done...)
-		return err
-	}
 	vtep := dataplane.VTEPOf(self, vtepMTU)
-	if err := note(k.EnsureVTEP(ctx, vtep)); err != nil {
-		return repairs, err
+	if err := done.note(k.EnsureVTEP(ctx, vtep)); err != nil {
+		return done, err
 	}
-	v4, v6 := len(held.Network.Spaces(false)) > 0, self.VTEP.IP6.IsValid()
-	if err := note(k.EnsureForwarding(ctx, v4, v6)); err != nil {
-		return repairs, err
+	if err := done.note(k.EnsureForwarding(ctx, true, self.VTEP.IP6.IsValid())); err != nil {
+		return done, err
 	}
 	if self.Config.MesosBridge {
 		for _, o := range self.Overlays {
-			if err := note(k.EnsureBridge(ctx, dataplane.MesosBridgeOf(o, mtu))); err != nil {
-				return repairs, err
+			if err := done.note(k.EnsureBridge(ctx, dataplane.MesosBridgeOf(o, done.MTU))); err != nil {
+				return done, err
 			}
 		}
 	}
@@ -130,17 +139,17 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	}
 	stats, peersErr := sync(ctx, vtep.Name, dataplane.PeersOf(self.IP, known.Agents))
 	if s := stats.String(); s != "" {
-		repairs = append(repairs, s)
+		done.Repairs = append(done.Repairs, s)
 	}
 	// Without rules no container gets outside, whatever is wrong with a peer.
-	rulesErr := note(new(firewall.Firewall).Apply(ctx, firewall.ConfigOf(held.Network)))
+	rulesErr := done.note(firewall.New().Apply(ctx, firewall.ConfigOf(held.Network)))
 	if err := errors.Join(peersErr, rulesErr); err != nil {
-		return repairs, err
+		return done, err
 	}
 	for _, o := range self.Overlays {
 		if err := h.Dir.MarkReady(o.Name); err != nil {
-			return repairs, err
+			return done, err
 		}
 	}
-	return repairs, nil
+	return done, nil
 }
