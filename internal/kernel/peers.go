@@ -1,0 +1,389 @@
+package kernel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dcos/dcos-overlay/internal/dataplane"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// maxErrors bounds the errors that one call names.
+const maxErrors = 10
+
+// Stats is what one SyncPeers or AddPeers has tried.
+type Stats struct {
+	// Changes are the planned ones, for logs. AddPeers plans no deletions.
+	Changes dataplane.Changes
+	// Foreign is the number of further entries to remove that no peer could
+	// have, such as a second destination of one MAC.
+	Foreign int
+	// Failed is the number of all these that failed; the error tells why.
+	Failed int
+}
+
+// Changed tells whether the kernel differed from what was wanted.
+func (s Stats) Changed() bool { return !s.Changes.Empty() || s.Foreign > 0 }
+
+// SyncPeers makes want the whole of what the kernel holds of other agents on
+// the VTEP. A change that fails does not keep the others from being made.
+func (k *Kernel) SyncPeers(ctx context.Context, vtep string, want dataplane.Peers) (Stats, error) {
+	return k.setPeers(ctx, vtep, want, true)
+}
+
+// AddPeers sees to it that the kernel holds all of want, and removes nothing:
+// for callers that do not know all agents.
+func (k *Kernel) AddPeers(ctx context.Context, vtep string, want dataplane.Peers) (Stats, error) {
+	return k.setPeers(ctx, vtep, want, false)
+}
+
+// Peers is what the kernel holds of other agents on the VTEP.
+func (k *Kernel) Peers(vtep string) (dataplane.Peers, error) {
+	defer k.mu.Unlock()
+	if err := k.begin(context.Background()); err != nil {
+		return dataplane.Peers{}, err
+	}
+	dev, err := k.vtepDevice(vtep)
+	if err != nil {
+		return dataplane.Peers{}, err
+	}
+	have, err := k.holding(context.Background(), dev, dataplane.Peers{})
+	return have.peers, err
+}
+
+func (k *Kernel) setPeers(ctx context.Context, vtep string, want dataplane.Peers, prune bool) (Stats, error) {
+	defer k.mu.Unlock()
+	if err := k.begin(ctx); err != nil {
+		return Stats{}, err
+	}
+	dev, err := k.vtepDevice(vtep)
+	if err != nil {
+		return Stats{}, err
+	}
+	have, err := k.holding(ctx, dev, want)
+	if err != nil {
+		// Nothing is removed on the strength of an incomplete dump.
+		return Stats{}, err
+	}
+	s := Stats{Changes: dataplane.Diff(want, have.peers), Foreign: len(have.foreign)}
+	if !prune {
+		s.Changes.DelRoutes, s.Changes.DelNeighs, s.Changes.DelFDB = nil, nil, nil
+		s.Foreign = 0
+	}
+	msgs := dev.messages(s.Changes)
+	if prune {
+		// These go first: the kernel may know one by the same key as an entry
+		// that is wanted, which would then go with it.
+		msgs = append(have.foreign, msgs...)
+	}
+	failed, errs := k.conn.apply(ctx, msgs)
+	s.Failed = failed
+	if more := len(errs) - maxErrors; more > 0 {
+		errs = append(errs[:maxErrors], fmt.Errorf("and %d more", more))
+	}
+	return s, errors.Join(errs...)
+}
+
+// device is the VTEP as the kernel knows it.
+type device struct {
+	name  string
+	index uint32
+	mac   network.MAC
+}
+
+func (k *Kernel) vtepDevice(name string) (device, error) {
+	link, err := k.link(name)
+	if err != nil {
+		return device{}, err
+	}
+	if link.Type() != "vxlan" {
+		return device{}, fmt.Errorf("look up peers on %s: it is of kind %s, not vxlan", name, link.Type())
+	}
+	mac, _ := parseMAC(link.Attrs().HardwareAddr)
+	return device{name: name, index: uint32(link.Attrs().Index), mac: mac}, nil
+}
+
+// change names a change in an error.
+type change struct {
+	verb  string
+	entry fmt.Stringer
+	dev   string
+}
+
+func (c change) String() string { return c.verb + " " + c.entry.String() + " dev " + c.dev }
+
+// messages are the changes in their order: what is new comes before what goes,
+// so that nothing that stays reachable is unreachable in between; a route comes
+// when the way to its gateway is there, and goes before it.
+func (d device) messages(c dataplane.Changes) []message {
+	const set = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	msgs := make([]message, 0, c.Sets()+c.Deletes())
+	for _, e := range c.SetNeighs {
+		msgs = append(msgs, message{typ: unix.RTM_NEWNEIGH, flags: set, body: neighBody(e, d.index), what: change{"add", e, d.name}})
+	}
+	for _, e := range c.SetFDB {
+		msgs = append(msgs, message{typ: unix.RTM_NEWNEIGH, flags: set, body: fdbBody(e, d.index), what: change{"add", e, d.name}})
+	}
+	for _, e := range c.SetRoutes {
+		// The gateway is on the link whatever the prefix route says.
+		body := routeBody(e, d.index, rtMsg{scope: unix.RT_SCOPE_UNIVERSE, flags: unix.RTNH_F_ONLINK})
+		msgs = append(msgs, message{typ: unix.RTM_NEWROUTE, flags: set, body: body, what: change{"add", e, d.name}})
+	}
+	for _, e := range c.DelRoutes {
+		body := routeBody(e, d.index, rtMsg{scope: unix.RT_SCOPE_NOWHERE}) // of any scope
+		msgs = append(msgs, message{typ: unix.RTM_DELROUTE, body: body, what: change{"delete", e, d.name}, absentOK: true})
+	}
+	for _, e := range c.DelFDB {
+		msgs = append(msgs, message{typ: unix.RTM_DELNEIGH, body: fdbBody(e, d.index), what: change{"delete", e, d.name}, absentOK: true})
+	}
+	for _, e := range c.DelNeighs {
+		msgs = append(msgs, message{typ: unix.RTM_DELNEIGH, body: neighBody(e, d.index), what: change{"delete", e, d.name}, absentOK: true})
+	}
+	return msgs
+}
+
+// holding is what the kernel holds on the VTEP.
+type holding struct {
+	peers dataplane.Peers
+	// foreign removes what is on the VTEP beyond peers. To delete an entry,
+	// its dump is sent back, which names it in every detail.
+	foreign []message
+}
+
+// holding reads the kernel's tables. Of several entries where peers has room
+// for one, it counts the one that want has, so that the others go.
+func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) (holding, error) {
+	h := holding{peers: dataplane.NewPeers()}
+	var routes []routeSeen
+	var neighs, fdb []neighSeen
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		found, err := readTable(ctx, k.conn, unix.RTM_GETROUTE, dev.routeDump(family), dev.parseRoute)
+		if err != nil {
+			return holding{}, fmt.Errorf("list routes on %s: %w", dev.name, err)
+		}
+		routes = append(routes, found...)
+	}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		body := appendAttr32(ndMsg{family: family}.append(nil), ndaIfindex, dev.index)
+		parse := func(b []byte) (neighSeen, bool) { return dev.parseNeigh(b, family) }
+		found, err := readTable(ctx, k.conn, unix.RTM_GETNEIGH, body, parse)
+		if err != nil {
+			return holding{}, fmt.Errorf("list neighbours on %s: %w", dev.name, err)
+		}
+		if family == unix.AF_BRIDGE {
+			fdb = found
+		} else {
+			neighs = append(neighs, found...)
+		}
+	}
+	h.sortRoutes(dev, routes, want)
+	for _, n := range neighs {
+		if n.plain {
+			h.peers.Neighs[n.ip] = n.mac
+		} else {
+			h.addForeign(dev, unix.RTM_DELNEIGH, n.raw, dataplane.NeighEntry{IP: n.ip, MAC: n.mac})
+		}
+	}
+	h.sortFDB(dev, fdb, want)
+	return h, nil
+}
+
+// readTable dumps a table as often as it takes to get it whole.
+func readTable[T any](ctx context.Context, c *conn, typ uint16, body []byte, parse func([]byte) (T, bool)) ([]T, error) {
+	var err error
+	for range dumpAttempts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var out []T
+		err = c.dump(typ, body, func(payload []byte) error {
+			if t, ok := parse(payload); ok {
+				out = append(out, t)
+			}
+			return nil
+		})
+		switch {
+		case err == nil:
+			return out, nil
+		case errors.Is(err, unix.ENOENT):
+			return nil, nil // no such routing table: nobody has put anything into it
+		case !errors.Is(err, errInterrupted) && !errors.Is(err, errOverflow):
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+// routeSeen is a route of ours as the kernel has it.
+type routeSeen struct {
+	dst   netip.Prefix
+	route dataplane.Route
+	// plain: it has one next hop, and nothing that would set it apart.
+	plain bool
+	raw   []byte
+}
+
+func (d device) routeDump(family uint8) []byte {
+	m := rtMsg{family: family, table: unix.RT_TABLE_MAIN, protocol: RouteProtocol}
+	return appendAttr32(m.append(nil), unix.RTA_OIF, d.index)
+}
+
+// parseRoute reads one entry of a dump, and tells whether it is a route of
+// ours; old kernels do not filter.
+func (d device) parseRoute(b []byte) (r routeSeen, ours bool) {
+	if len(b) < sizeofRtMsg {
+		return r, false
+	}
+	m := parseRtMsg(b)
+	if m.protocol != RouteProtocol || m.table != unix.RT_TABLE_MAIN || m.flags&unix.RTM_F_CLONED != 0 {
+		return r, false
+	}
+	dst := netip.IPv6Unspecified()
+	if m.family == unix.AF_INET {
+		dst = netip.IPv4Unspecified()
+	}
+	for typ, value := range attrs(b[sizeofRtMsg:]) {
+		switch typ {
+		case unix.RTA_DST:
+			dst = parseAddr(value)
+		case unix.RTA_GATEWAY:
+			r.route.Gateway = parseAddr(value)
+		case unix.RTA_PRIORITY:
+			r.route.Metric = uint32Of(value)
+		case unix.RTA_OIF:
+			ours = uint32Of(value) == d.index
+		case unix.RTA_MULTIPATH:
+			ours = ours || hopsUse(value, d.index)
+		}
+	}
+	r.dst = netip.PrefixFrom(dst, int(m.dstLen))
+	r.plain = m.typ == unix.RTN_UNICAST && m.tos == 0 && r.route.Gateway.IsValid()
+	if ours {
+		r.raw = slices.Clone(b)
+	}
+	return r, ours
+}
+
+// hopsUse tells whether one of the next hops (struct rtnexthop) in an
+// RTA_MULTIPATH is on the device index.
+func hopsUse(b []byte, index uint32) bool {
+	for len(b) >= unix.SizeofRtNexthop {
+		size := int(binary.NativeEndian.Uint16(b))
+		if binary.NativeEndian.Uint32(b[4:]) == index {
+			return true
+		}
+		if size < unix.SizeofRtNexthop {
+			return false
+		}
+		b = b[min(align(size), len(b)):]
+	}
+	return false
+}
+
+func (h *holding) sortRoutes(dev device, seen []routeSeen, want dataplane.Peers) {
+	for dst, same := range groupBy(seen, func(r routeSeen) netip.Prefix { return r.dst }) {
+		kept := choose(same, func(r routeSeen) bool { return r.plain && r.route == want.Routes[dst] },
+			func(r routeSeen) bool { return r.plain })
+		for i, r := range same {
+			if i == kept {
+				h.peers.Routes[dst] = r.route
+			} else {
+				h.addForeign(dev, unix.RTM_DELROUTE, r.raw, dataplane.RouteEntry{Dst: dst, Route: r.route})
+			}
+		}
+	}
+}
+
+// neighSeen is a neighbour or a forwarding entry as the kernel has it.
+type neighSeen struct {
+	ip    netip.Addr
+	mac   network.MAC
+	plain bool
+	raw   []byte
+}
+
+// parseNeigh reads one entry of a dump, and tells whether it is one of those
+// on this VTEP that we decide on.
+func (d device) parseNeigh(b []byte, family uint8) (n neighSeen, ours bool) {
+	if len(b) < sizeofNdMsg {
+		return n, false
+	}
+	m := parseNdMsg(b)
+	if m.family != family || m.index != d.index {
+		return n, false
+	}
+	macOK, special := false, false
+	for typ, value := range attrs(b[sizeofNdMsg:]) {
+		switch typ {
+		case ndaDst:
+			n.ip = parseAddr(value)
+		case ndaLLAddr:
+			n.mac, macOK = parseMAC(value)
+		case ndaPort, ndaVNI, ndaIfindex, ndaSrcVNI, ndaNHID:
+			special = true
+		}
+	}
+	if family == unix.AF_BRIDGE {
+		ours = n.mac != d.mac || n.ip.IsValid() // the device's own MAC is the kernel's
+		n.plain = !special && n.ip.IsValid() && m.state&(nudPermanent|nudNoARP) != 0
+	} else {
+		// What is not permanent comes and goes by itself: the kernel's
+		// multicast entries, and failed questions after unknown addresses.
+		ours = m.state&nudPermanent != 0
+		n.plain = macOK
+	}
+	if ours {
+		n.raw = slices.Clone(b)
+	}
+	return n, ours
+}
+
+func (h *holding) sortFDB(dev device, seen []neighSeen, want dataplane.Peers) {
+	for mac, same := range groupBy(seen, func(n neighSeen) network.MAC { return n.mac }) {
+		kept := choose(same, func(n neighSeen) bool { return n.plain && n.ip == want.FDB[mac] },
+			func(n neighSeen) bool { return n.plain })
+		for i, n := range same {
+			if i == kept {
+				h.peers.FDB[mac] = n.ip
+			} else {
+				h.addForeign(dev, unix.RTM_DELNEIGH, n.raw, dataplane.FDBEntry{MAC: mac, Dst: n.ip})
+			}
+		}
+	}
+}
+
+func (h *holding) addForeign(dev device, typ uint16, raw []byte, entry fmt.Stringer) {
+	h.foreign = append(h.foreign, message{typ: typ, body: raw, what: change{"delete foreign", entry, dev.name}, absentOK: true})
+}
+
+func groupBy[K comparable, T any](items []T, key func(T) K) map[K][]T {
+	out := make(map[K][]T, len(items))
+	for _, t := range items {
+		out[key(t)] = append(out[key(t)], t)
+	}
+	return out
+}
+
+// choose is the index of the first item that fits the earliest preference
+// which any fits, or -1.
+func choose[T any](items []T, preferences ...func(T) bool) int {
+	for _, fits := range preferences {
+		if i := slices.IndexFunc(items, fits); i >= 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+func uint32Of(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b)
+}
