@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
@@ -138,8 +139,8 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 		sync = k.SyncPeers
 	}
 	stats, peersErr := sync(ctx, vtep.Name, dataplane.PeersOf(self.IP, known.Agents))
-	if s := stats.String(); s != "" {
-		done.Repairs = append(done.Repairs, s)
+	if stats.Changed() {
+		done.Repairs = append(done.Repairs, peersText(stats))
 	}
 	// Without rules no container gets outside, whatever is wrong with a peer.
 	rulesErr := done.note(firewall.New().Apply(ctx, firewall.ConfigOf(held.Network)))
@@ -152,4 +153,14 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 		}
 	}
 	return done, nil
+}
+
+// fewChanges is how many changed entries a log line names one by one.
+const fewChanges = 4
+
+func peersText(s kernel.Stats) string {
+	if lines := s.Changes.Lines(); len(lines) <= fewChanges && s.Foreign == 0 {
+		return "peers: " + strings.Join(lines, "; ")
+	}
+	return fmt.Sprintf("peers: %d entries set, %d removed", s.Changes.Sets(), s.Changes.Deletes()+s.Foreign)
 }

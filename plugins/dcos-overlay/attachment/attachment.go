@@ -129,7 +129,10 @@ func (l *Links) Create(a Attachment) (routes []netip.Prefix, err error) {
 			}
 			return nil, fmt.Errorf("make veth %s: it is there already: DEL this container's interface before another ADD", a.HostIfName)
 		}
-		return nil, fmt.Errorf("make veth %s with peer %s in %s: %w", a.HostIfName, a.IfName, a.Netns, err)
+		// The library puts the new device on the bridge in a second step, so
+		// it can be there although making it failed.
+		err = fmt.Errorf("make veth %s on %s with peer %s in %s: %w", a.HostIfName, a.Bridge.Name, a.IfName, a.Netns, err)
+		return nil, errors.Join(err, l.Delete(a.HostIfName))
 	}
 	defer func() {
 		if err != nil {

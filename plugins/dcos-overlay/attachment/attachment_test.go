@@ -1,0 +1,236 @@
+package attachment
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// inHost runs the test's body in a fresh namespace that plays the host, with a
+// bridge m-dcos in it.
+func inHost(t *testing.T) (*Links, Bridge) {
+	t.Helper()
+	runtime.LockOSThread()
+	// Never unlocked: the thread, and its namespace, end with the test.
+	if _, err := netns.New(); err != nil {
+		t.Fatal(err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "m-dcos"
+	attrs.MTU = 1420
+	attrs.HardwareAddr = net.HardwareAddr{0x0a, 0x58, 9, 0, 1, 1}
+	br := &netlink.Bridge{LinkAttrs: attrs}
+	if err := netlink.LinkAdd(br); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(br); err != nil {
+		t.Fatal(err)
+	}
+	links, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(links.Close)
+	bridge, err := links.Bridge("m-dcos")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return links, bridge
+}
+
+// container makes a namespace with a handle outside /var/run/netns, as Mesos
+// does.
+func container(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns), path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := netns.Set(host); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func spec(path string, bridge Bridge) Attachment {
+	return Attachment{
+		Netns: path, IfName: "eth0", HostIfName: HostIfName("c1", "eth0"), Bridge: bridge, MTU: bridge.MTU,
+		MAC: network.AddrMAC(netip.MustParseAddr("9.0.1.2")),
+		Addrs: []ipam.Address{
+			{Prefix: netip.MustParsePrefix("9.0.1.2/25"), Gateway: netip.MustParseAddr("9.0.1.1")},
+			{Prefix: netip.MustParsePrefix("fd01:b::2/81"), Gateway: netip.MustParseAddr("fd01:b::1")},
+		},
+		Routes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
+		Spaces: []netip.Prefix{netip.MustParsePrefix("9.0.0.0/8"), netip.MustParsePrefix("fd01:b::/64")},
+	}
+}
+
+// look runs f with netlink in the container.
+func look(t *testing.T, path string, f func(h *netlink.Handle)) {
+	t.Helper()
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	f(h)
+}
+
+func TestCreateAndDelete(t *testing.T) {
+	links, bridge := inHost(t)
+	path := container(t)
+	a := spec(path, bridge)
+	routes, err := links.Create(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(routes, a.Routes) {
+		t.Errorf("the container got routes %v", routes)
+	}
+	hostEnd, err := netlink.LinkByName(a.HostIfName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if attrs := hostEnd.Attrs(); attrs.MasterIndex != bridge.Index || attrs.MTU != 1420 || attrs.Flags&net.FlagUp == 0 {
+		t.Errorf("the host's end is %+v", attrs)
+	}
+	if port, err := netlink.LinkGetProtinfo(hostEnd); err != nil || !port.Hairpin {
+		t.Errorf("hairpin mode is %+v, %v", port, err)
+	}
+	look(t, path, func(h *netlink.Handle) {
+		eth0, err := h.LinkByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if attrs := eth0.Attrs(); attrs.HardwareAddr.String() != "0a:58:09:00:01:02" || attrs.MTU != 1420 || attrs.Flags&net.FlagUp == 0 {
+			t.Errorf("the container's end is %+v", attrs)
+		}
+		addrs, err := h.AddrList(eth0, unix.AF_UNSPEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range addrs {
+			if a.Scope == unix.RT_SCOPE_UNIVERSE {
+				got = append(got, a.IPNet.String())
+				if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+					t.Errorf("%s is tentative: the container would wait for it", a.IPNet)
+				}
+			}
+		}
+		if strings.Join(got, " ") != "9.0.1.2/25 fd01:b::2/81" {
+			t.Errorf("addresses are %v", got)
+		}
+	})
+	if err := links.Delete(a.HostIfName); err != nil {
+		t.Fatal(err)
+	}
+	if err := links.Delete(a.HostIfName); err != nil {
+		t.Errorf("a second delete fails: %v", err)
+	}
+	look(t, path, func(h *netlink.Handle) {
+		if _, err := h.LinkByName("eth0"); err == nil {
+			t.Error("the container's end is still there")
+		}
+	})
+}
+
+func TestFailuresLeaveNothing(t *testing.T) {
+	links, bridge := inHost(t)
+	for name, tt := range map[string]struct {
+		change func(*Attachment)
+		says   string
+	}{
+		"no namespace":     {func(a *Attachment) { a.Netns = "/nowhere" }, "/nowhere"},
+		"name taken":       {func(a *Attachment) { a.IfName = "lo" }, "one of that name already"},
+		"address twice":    {func(a *Attachment) { a.Addrs[1] = a.Addrs[0] }, "add address 9.0.1.2/25"},
+		"gateway off link": {func(a *Attachment) { a.Addrs[0].Gateway = netip.MustParseAddr("7.7.7.7") }, "add route 0.0.0.0/0"},
+		"bridge gone":      {func(a *Attachment) { a.Bridge.Index = 9999 }, "make veth"},
+	} {
+		// No subtests: they would run on threads in another namespace.
+		a := spec(container(t), bridge)
+		tt.change(&a)
+		_, err := links.Create(a)
+		if err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: got %v, want %q", name, err, tt.says)
+		}
+		if links.Exist(a.HostIfName) {
+			t.Errorf("%s: the veth is left", name)
+		}
+	}
+}
+
+func TestSecondInterfaceGetsTheOverlaysRoutes(t *testing.T) {
+	links, bridge := inHost(t)
+	path := container(t)
+	first := spec(path, bridge)
+	if _, err := links.Create(first); err != nil {
+		t.Fatal(err)
+	}
+	second := spec(path, bridge)
+	second.IfName, second.HostIfName = "eth1", HostIfName("c1", "eth1")
+	second.Addrs = []ipam.Address{{Prefix: netip.MustParsePrefix("9.0.9.2/25"), Gateway: netip.MustParseAddr("9.0.9.1")}}
+	routes, err := links.Create(second)
+	if err != nil || len(routes) != 1 || routes[0] != netip.MustParsePrefix("9.0.0.0/8") {
+		t.Errorf("got %v, %v", routes, err)
+	}
+}
+
+func TestIPv6OffInTheContainer(t *testing.T) {
+	links, bridge := inHost(t)
+	path := container(t)
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := setSysctl(ns, "net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := links.Create(spec(path, bridge)); err != nil {
+		t.Errorf("an interface with IPv6 off by default: %v", err)
+	}
+}
+
+func TestHostIfNameFits(t *testing.T) {
+	a, b := HostIfName("c1", "eth0"), HostIfName("c1", "eth1")
+	if len(a) != 15 || a == b || a != HostIfName("c1", "eth0") {
+		t.Errorf("got %s and %s", a, b)
+	}
+}
