@@ -1,0 +1,303 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dcos/dcos-overlay/coordinator/allocator"
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+const (
+	// maxIDLen bounds an agent's id, in bytes: it is part of a key.
+	maxIDLen = 128
+	// minMTU is IPv4's least (RFC 791), maxMTU the longest packet.
+	minMTU = 68
+	maxMTU = 65535
+)
+
+// Claim leases to the agent at ip what it asks for and does not hold yet, in
+// one transaction. Errors that the agent can do something about are
+// *api.Error; else the cause is ErrUnavailable or a fault.
+func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimRequest) (api.ClaimResponse, error) {
+	if err := checkClaim(req); err != nil {
+		return api.ClaimResponse{}, err
+	}
+	var n *network.Network
+	p, rev, err := r.change(ctx, fmt.Sprintf("claim for agent %s", ip), func(x *index) (*plan, error) {
+		n = x.net
+		c := claim{index: x, ip: ip, req: req, now: r.opts.Now(), quarantine: r.opts.Quarantine}
+		err := c.plan()
+		return &c.p, err
+	})
+	if err != nil {
+		return api.ClaimResponse{}, err
+	}
+	return api.ClaimResponse{Agent: *p.agent, Network: *n, Revision: rev}, nil
+}
+
+func checkClaim(req api.ClaimRequest) error {
+	if !validID(req.ID) {
+		return fail(api.CodeInvalid, "the agent's id %q must be 1 to %d letters, digits or any of . _ : -", req.ID, maxIDLen)
+	}
+	if c := req.NetworkConfig; c != nil && c.OverlayMTU != 0 && (c.OverlayMTU < minMTU || c.OverlayMTU > maxMTU) {
+		return fail(api.CodeInvalid, "overlay_mtu is %d: it must be 0 or from %d to %d", c.OverlayMTU, minMTU, maxMTU)
+	}
+	return nil
+}
+
+func validID(id string) bool {
+	return id != "" && len(id) <= maxIDLen && !strings.ContainsFunc(id, func(c rune) bool {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		return !letter && (c < '0' || c > '9') && !strings.ContainsRune("._:-", c)
+	})
+}
+
+func fail(code api.Code, format string, args ...any) *api.Error {
+	return &api.Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// claim is one attempt at a claim.
+type claim struct {
+	*index
+	ip         netip.Addr
+	req        api.ClaimRequest
+	now        time.Time
+	quarantine time.Duration
+
+	p plan
+	a *lease.Agent
+	// taken are the units that a gets with this claim.
+	taken []unit
+	// moved are the units whose owner's address changes.
+	moved []unit
+}
+
+func (c *claim) plan() error {
+	if c.baseRev == 0 {
+		return fail(api.CodeUnavailable, "no network is configured yet: start a coordinator with --config")
+	}
+	c.p.read = keyAgent(c.ip)
+	c.p.unchanged(keyNetwork, c.baseRev)
+	c.p.unchanged(keyAgent(c.ip), c.agentRev(c.ip))
+	id := c.ids[c.req.ID]
+	c.p.unchanged(keyID(c.req.ID), id.rev)
+	c.identify(id)
+	if c.req.NetworkConfig != nil {
+		c.a.Config = *c.req.NetworkConfig
+	}
+	if err := c.vtep(); err != nil {
+		return err
+	}
+	if err := c.subnets(); err != nil {
+		return err
+	}
+	c.p.agent = c.a
+	c.write(id)
+	return nil
+}
+
+// identify finds the record that the claim is about: the one that has the id,
+// moved here if it was elsewhere; else the one at this address, which gets the
+// new id; else a new one.
+func (c *claim) identify(id idEntry) {
+	here := c.agents[c.ip]
+	there := c.agents[id.ip]
+	switch {
+	case id.rev != 0 && id.ip != c.ip && there != nil && there.ID == c.req.ID:
+		c.p.unchanged(keyAgent(id.ip), there.rev)
+		if here != nil {
+			// Whoever was at this address no longer is, for the caller is.
+			// What it held rests; it gets anew what it needs where it is now.
+			c.p.free(here.Agent, c.now)
+			if here.ID != c.req.ID {
+				c.p.remove(keyID(here.ID))
+			}
+			c.p.remove(keyAlive(c.ip))
+		}
+		// The old record goes before the new one comes, so that no reader
+		// ever sees one subnet at two agents.
+		c.p.remove(keyAgent(id.ip))
+		c.p.remove(keyAlive(id.ip))
+		c.a = there.Clone()
+		c.moved = units(c.a)
+	case here != nil:
+		c.a = here.Clone()
+		if here.ID != c.req.ID {
+			c.p.remove(keyID(here.ID))
+		}
+	default:
+		c.a = &lease.Agent{Config: lease.DefaultNetworkConfig()}
+	}
+	c.a.ID, c.a.IP = c.req.ID, c.ip
+}
+
+// vtep gives the agent the VTEP addresses that it lacks.
+func (c *claim) vtep() error {
+	v := &c.a.VTEP
+	if !v.IP.IsValid() {
+		ip, err := c.vtepAddress(c.net.VTEPSubnet)
+		if err != nil {
+			return err
+		}
+		v.IP = ip
+		if v.MAC, err = c.net.VTEPMAC(ip.Addr()); err != nil {
+			return err
+		}
+	}
+	if !v.IP6.IsValid() && c.net.VTEPSubnet6.IsValid() && c.a.Config.EnableIPv6 {
+		ip, err := c.vtepAddress(c.net.VTEPSubnet6)
+		if err != nil {
+			return err
+		}
+		v.IP6 = ip
+	}
+	return nil
+}
+
+func (c *claim) vtepAddress(space netip.Prefix) (netip.Prefix, error) {
+	u, err := c.take(poolID{v6: space.Addr().Is6()})
+	if err != nil {
+		return netip.Prefix{}, exhausted("VTEP", err)
+	}
+	return netip.PrefixFrom(u.Addr(), space.Bits()), nil
+}
+
+// subnets gives the agent the subnets that it asks for, and to overlays that
+// it holds already the family that it lacks.
+func (c *claim) subnets() error {
+	for _, name := range c.req.Overlays {
+		if err := c.allowed(name); err != nil {
+			return err
+		}
+	}
+	for _, o := range c.net.Overlays {
+		asked := slices.Contains(c.req.Overlays, o.Name)
+		all := c.req.AllOverlays && (o.Subnet.IsValid() || c.a.Config.EnableIPv6)
+		held := c.a.Overlay(o.Name) != nil
+		if !asked && !all && !held || !o.IsEnabled() || !c.a.Config.AllocateSubnet {
+			continue
+		}
+		err := c.overlay(o)
+		if err != nil && (asked || all) {
+			return err
+		}
+	}
+	// The state shows overlays in the configured order.
+	slices.SortStableFunc(c.a.Overlays, func(a, b lease.Overlay) int {
+		return c.place(a.Name) - c.place(b.Name)
+	})
+	return nil
+}
+
+func (c *claim) place(name string) int {
+	if i := slices.IndexFunc(c.net.Overlays, func(o network.Overlay) bool { return o.Name == name }); i >= 0 {
+		return i
+	}
+	return len(c.net.Overlays)
+}
+
+// allowed tells whether the agent may ask for the overlay by name.
+func (c *claim) allowed(name string) error {
+	o, ok := c.net.Overlay(name)
+	switch held := c.a.Overlay(name) != nil; {
+	case !ok:
+		return fail(api.CodeNotFound, "there is no overlay %q: there are %s", name, c.names())
+	case held:
+		return nil
+	case !o.IsEnabled():
+		return fail(api.CodeDisabled, "overlay %s is disabled: nothing is leased from it until it is enabled", name)
+	case !c.a.Config.AllocateSubnet:
+		return fail(api.CodeConflict, "agent %s asks for a subnet of overlay %s, but its network_config has allocate_subnet false", c.ip, name)
+	case !o.Subnet.IsValid() && !c.a.Config.EnableIPv6:
+		return fail(api.CodeConflict, "overlay %s has IPv6 only, but the network_config of agent %s has enable_ipv6 false", name, c.ip)
+	}
+	return nil
+}
+
+func (c *claim) names() string {
+	names := make([]string, 0, len(c.net.Overlays))
+	for _, o := range c.net.Overlays {
+		names = append(names, o.Name)
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// overlay gives the agent a subnet of each family that it lacks of o.
+func (c *claim) overlay(o network.Overlay) error {
+	got := lease.Overlay{Name: o.Name, State: lease.State{Status: lease.StatusConfiguring}}
+	held := c.a.Overlay(o.Name)
+	if held == nil {
+		held = &got
+	}
+	c.p.unchanged(keyOverlay(o.Name), c.overlays[o.Name].rev)
+	if o.Subnet.IsValid() && len(held.Subnets) == 0 {
+		s, err := c.take(poolID{overlay: o.Name})
+		if err != nil {
+			return exhausted("overlay "+o.Name, err)
+		}
+		held.Subnets = []netip.Prefix{s}
+	}
+	if o.Subnet6.IsValid() && c.a.Config.EnableIPv6 && len(held.Subnets6) == 0 {
+		s, err := c.take(poolID{overlay: o.Name, v6: true})
+		if err != nil {
+			return exhausted("overlay "+o.Name, err)
+		}
+		held.Subnets6 = []netip.Prefix{s}
+	}
+	if held == &got {
+		c.a.Overlays = append(c.a.Overlays, got)
+	}
+	return nil
+}
+
+// take holds the next unit of a pool for the agent.
+func (c *claim) take(id poolID) (netip.Prefix, error) {
+	pool := c.pool(id)
+	prefix, err := pool.Hold(c.now, c.quarantine)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	c.p.holds = append(c.p.holds, hold{pool: pool, unit: prefix})
+	if id.overlay == "" {
+		c.taken = append(c.taken, vtepUnit(prefix.Addr()))
+	} else {
+		c.taken = append(c.taken, subnetUnit(id.overlay, prefix))
+	}
+	return prefix, nil
+}
+
+func exhausted(what string, err error) error {
+	var e *allocator.ExhaustedError
+	if !errors.As(err, &e) {
+		return err
+	}
+	return fail(api.CodeExhausted, "%s: %s", what, e)
+}
+
+// write adds to the plan what differs from what is stored.
+func (c *claim) write(id idEntry) {
+	for _, u := range c.taken {
+		c.p.lease(c.index, u, c.ip)
+	}
+	for _, u := range c.moved {
+		c.p.put(u.key, c.ip)
+	}
+	if id.ip != c.ip {
+		c.p.put(keyID(c.req.ID), c.ip)
+	}
+	if here := c.agents[c.ip]; here == nil || !reflect.DeepEqual(here.Agent, c.a) {
+		c.p.put(keyAgent(c.ip), c.a)
+	}
+}

@@ -1,0 +1,310 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/dcos/dcos-overlay/coordinator/allocator"
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// index is the prefix in memory, as of one revision. It is fed keys in any
+// order and may be fed one twice. Records in it are never changed in place, so
+// that readers may keep them. It is pure.
+type index struct {
+	// rev is the revision up to which everything has been seen.
+	rev int64
+
+	base     network.Network
+	baseRev  int64
+	overlays map[string]overlayEntry
+	// net is base with the overlays in order; made anew when either changes.
+	net *network.Network
+
+	agents   map[netip.Addr]*agentEntry
+	ids      map[string]idEntry
+	alive    map[netip.Addr]aliveEntry
+	pools    map[poolID]*allocator.Pool
+	released map[string]int64 // key below released/ to its revision
+}
+
+type overlayEntry struct {
+	storedOverlay
+	rev int64
+}
+
+type agentEntry struct {
+	*lease.Agent
+	rev int64
+	// line is the agent as an event of a snapshot, made once for all readers.
+	line []byte
+}
+
+type idEntry struct {
+	ip  netip.Addr
+	rev int64
+}
+
+type aliveEntry struct {
+	value string
+	lease int64
+}
+
+func newIndex() *index {
+	return &index{
+		overlays: map[string]overlayEntry{},
+		net:      &network.Network{},
+		agents:   map[netip.Addr]*agentEntry{},
+		ids:      map[string]idEntry{},
+		alive:    map[netip.Addr]aliveEntry{},
+		pools:    map[poolID]*allocator.Pool{},
+		released: map[string]int64{},
+	}
+}
+
+// keyValue is what a key holds since revision rev. A nil value means that the
+// key is gone.
+type keyValue struct {
+	key   string
+	value []byte
+	rev   int64
+	lease int64
+}
+
+// apply takes one key in and returns the event that it makes, if any: the
+// event of a network carries no network yet, because further keys of the same
+// revision may belong to it. An error means that the key does not hold what it
+// should, and that it was passed over.
+func (x *index) apply(kv keyValue) (*api.Event, error) {
+	dir, rest := splitKey(kv.key)
+	switch dir {
+	case keyNetwork:
+		return x.applyNetwork(kv)
+	case dirOverlays:
+		return x.applyOverlay(rest, kv)
+	case dirAgents:
+		return x.applyAgent(rest, kv)
+	case dirIDs:
+		return nil, x.applyID(rest, kv)
+	case dirAlive:
+		return nil, x.applyAlive(rest, kv)
+	case dirVTEPs, dirSubnets:
+		return nil, x.applyUsed(dir == dirVTEPs, rest, kv)
+	case dirReleasedVTEPs, dirReleasedSubnets:
+		return nil, x.applyReleased(dir == dirReleasedVTEPs, rest, kv)
+	}
+	// A key of a later version: not ours to judge.
+	return nil, nil
+}
+
+func splitKey(key string) (dir, rest string) {
+	if key == keyNetwork {
+		return keyNetwork, ""
+	}
+	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive} {
+		if rest, ok := strings.CutPrefix(key, dir); ok {
+			return dir, rest
+		}
+	}
+	return "", ""
+}
+
+func decode[T any](kv keyValue) (T, error) {
+	var v T
+	if kv.value == nil {
+		return v, nil
+	}
+	if err := json.Unmarshal(kv.value, &v); err != nil {
+		return v, fmt.Errorf("etcd key %s: %w", kv.key, err)
+	}
+	return v, nil
+}
+
+func (x *index) applyNetwork(kv keyValue) (*api.Event, error) {
+	n, err := decode[network.Network](kv)
+	if err != nil {
+		return nil, err
+	}
+	x.base, x.baseRev = n, kv.rev
+	if kv.value == nil {
+		x.baseRev = 0
+	}
+	x.pool(poolID{}).HostsOf(n.VTEPSubnet)
+	x.pool(poolID{v6: true}).HostsOf(n.VTEPSubnet6)
+	x.assemble()
+	return &api.Event{Type: api.EventNetwork}, nil
+}
+
+func (x *index) applyOverlay(name string, kv keyValue) (*api.Event, error) {
+	o, err := decode[storedOverlay](kv)
+	if err != nil {
+		return nil, err
+	}
+	if kv.value == nil {
+		delete(x.overlays, name)
+	} else {
+		o.Name = name
+		x.overlays[name] = overlayEntry{storedOverlay: o, rev: kv.rev}
+	}
+	x.pool(poolID{overlay: name}).CutInto(o.Subnet, o.Prefix)
+	x.pool(poolID{overlay: name, v6: true}).CutInto(o.Subnet6, o.Prefix6)
+	x.assemble()
+	return &api.Event{Type: api.EventNetwork}, nil
+}
+
+func (x *index) assemble() {
+	entries := make([]overlayEntry, 0, len(x.overlays))
+	for _, o := range x.overlays {
+		entries = append(entries, o)
+	}
+	slices.SortFunc(entries, func(a, b overlayEntry) int {
+		if a.Order != b.Order {
+			return a.Order - b.Order
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	n := x.base
+	n.Overlays = make([]network.Overlay, 0, len(entries))
+	for _, o := range entries {
+		n.Overlays = append(n.Overlays, o.Overlay)
+	}
+	x.net = &n
+}
+
+func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
+	ip, err := netip.ParseAddr(rest)
+	if err != nil {
+		return nil, fmt.Errorf("etcd key %s: %w", kv.key, err)
+	}
+	if kv.value == nil {
+		if x.agents[ip] == nil {
+			return nil, nil
+		}
+		delete(x.agents, ip)
+		return &api.Event{Type: api.EventDelete, IP: ip}, nil
+	}
+	a, err := decode[lease.Agent](kv)
+	if err != nil {
+		return nil, err
+	}
+	a.IP = ip
+	line, err := encode(api.Event{Type: api.EventSet, Agent: &a})
+	if err != nil {
+		return nil, err
+	}
+	x.agents[ip] = &agentEntry{Agent: &a, rev: kv.rev, line: line}
+	return &api.Event{Type: api.EventSet, Agent: &a}, nil
+}
+
+func (x *index) applyID(id string, kv keyValue) error {
+	ip, err := decode[netip.Addr](kv)
+	if err != nil {
+		return err
+	}
+	if kv.value == nil {
+		delete(x.ids, id)
+		return nil
+	}
+	x.ids[id] = idEntry{ip: ip, rev: kv.rev}
+	return nil
+}
+
+func (x *index) applyAlive(rest string, kv keyValue) error {
+	ip, err := netip.ParseAddr(rest)
+	if err != nil {
+		return fmt.Errorf("etcd key %s: %w", kv.key, err)
+	}
+	if kv.value == nil {
+		delete(x.alive, ip)
+		return nil
+	}
+	x.alive[ip] = aliveEntry{value: string(kv.value), lease: kv.lease}
+	return nil
+}
+
+func (x *index) applyUsed(vtep bool, rest string, kv keyValue) error {
+	u, ok := parseUnit(vtep, rest)
+	if !ok {
+		return fmt.Errorf("etcd key %s: not an address or subnet", kv.key)
+	}
+	if kv.value == nil {
+		x.pool(u.pool).Unuse(u.prefix)
+	} else {
+		x.pool(u.pool).Use(u.prefix)
+	}
+	return nil
+}
+
+func (x *index) applyReleased(vtep bool, rest string, kv keyValue) error {
+	u, ok := parseUnit(vtep, rest)
+	if !ok {
+		return fmt.Errorf("etcd key %s: not an address or subnet", kv.key)
+	}
+	if kv.value == nil {
+		delete(x.released, kv.key)
+		x.pool(u.pool).Unrelease(u.prefix)
+		return nil
+	}
+	// A value that can't be read rests since the beginning of time: the key
+	// still counts for the comparison of whoever takes the unit.
+	x.released[kv.key] = kv.rev
+	r, err := decode[storedRelease](kv)
+	x.pool(u.pool).Release(u.prefix, r.Since)
+	return err
+}
+
+// pool returns the pool called id, making one without a shape if there is
+// none: keys of subnets may come before the key of their overlay.
+func (x *index) pool(id poolID) *allocator.Pool {
+	p := x.pools[id]
+	if p == nil {
+		p = allocator.New()
+		x.pools[id] = p
+	}
+	return p
+}
+
+// agentRev is the revision of the record of the agent at ip; 0 when absent.
+func (x *index) agentRev(ip netip.Addr) int64 {
+	if a := x.agents[ip]; a != nil {
+		return a.rev
+	}
+	return 0
+}
+
+// changes are the events that lead from old to x: what a reader that knows old
+// has missed.
+func (x *index) changes(old *index) []api.Event {
+	var events []api.Event
+	if x.configurationDiffers(old) {
+		events = append(events, api.Event{Type: api.EventNetwork})
+	}
+	for ip := range old.agents {
+		if x.agents[ip] == nil {
+			events = append(events, api.Event{Type: api.EventDelete, IP: ip})
+		}
+	}
+	for ip, a := range x.agents {
+		if old.agentRev(ip) != a.rev {
+			events = append(events, api.Event{Type: api.EventSet, Agent: a.Agent})
+		}
+	}
+	return events
+}
+
+func (x *index) configurationDiffers(old *index) bool {
+	if x.baseRev != old.baseRev || len(x.overlays) != len(old.overlays) {
+		return true
+	}
+	for name, o := range x.overlays {
+		if old.overlays[name].rev != o.rev {
+			return true
+		}
+	}
+	return false
+}

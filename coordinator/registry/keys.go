@@ -1,0 +1,94 @@
+package registry
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// prefix is where everything is in etcd. What each key holds is in the design:
+// values are JSON.
+const prefix = "/dcos-overlay/v1/"
+
+const (
+	keyNetwork         = prefix + "network"
+	dirOverlays        = prefix + "overlays/"
+	dirAgents          = prefix + "agents/"
+	dirIDs             = prefix + "ids/"
+	dirVTEPs           = prefix + "vteps/"
+	dirSubnets         = prefix + "subnets/"
+	dirReleasedVTEPs   = prefix + "released/vteps/"
+	dirReleasedSubnets = prefix + "released/subnets/"
+	dirAlive           = prefix + "alive/"
+)
+
+func keyOverlay(name string) string { return dirOverlays + name }
+func keyAgent(ip netip.Addr) string { return dirAgents + ip.String() }
+func keyID(id string) string        { return dirIDs + id }
+func keyAlive(ip netip.Addr) string { return dirAlive + ip.String() }
+
+// The network key holds a network.Network without overlays: the VTEP pools.
+// Whoever changes an overlay writes that key as well, so that its revision is
+// the version of the whole configuration.
+
+// storedOverlay is the value of an overlay's key.
+type storedOverlay struct {
+	network.Overlay
+	// Order is the overlay's place in the configuration.
+	Order int `json:"order"`
+}
+
+// storedRelease is the value of a key below released/.
+type storedRelease struct {
+	Since time.Time `json:"since"`
+}
+
+// unit is something leased: a VTEP address or a subnet, with the key that
+// makes it unique and the key under which it rests when it is released.
+type unit struct {
+	pool    poolID
+	prefix  netip.Prefix
+	key     string
+	restKey string
+}
+
+// poolID names an allocator's pool: an overlay's or, with no overlay, the
+// VTEPs', of one family.
+type poolID struct {
+	overlay string
+	v6      bool
+}
+
+func vtepUnit(ip netip.Addr) unit {
+	return unit{
+		pool:    poolID{v6: ip.Is6()},
+		prefix:  netip.PrefixFrom(ip, ip.BitLen()),
+		key:     dirVTEPs + ip.String(),
+		restKey: dirReleasedVTEPs + ip.String(),
+	}
+}
+
+func subnetUnit(overlay string, p netip.Prefix) unit {
+	return unit{
+		pool:    poolID{overlay: overlay, v6: p.Addr().Is6()},
+		prefix:  p,
+		key:     dirSubnets + overlay + "/" + p.String(),
+		restKey: dirReleasedSubnets + overlay + "/" + p.String(),
+	}
+}
+
+// parseUnit reads what follows vteps/, subnets/ or the like in a key.
+func parseUnit(vtep bool, rest string) (unit, bool) {
+	if vtep {
+		ip, err := netip.ParseAddr(rest)
+		return vtepUnit(ip), err == nil
+	}
+	overlay, cidr, ok := strings.Cut(rest, "/")
+	if !ok {
+		return unit{}, false
+	}
+	p, err := netip.ParsePrefix(cidr)
+	return subnetUnit(overlay, p), err == nil && overlay != ""
+}

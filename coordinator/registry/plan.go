@@ -1,0 +1,178 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/dcos/dcos-overlay/coordinator/allocator"
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/lease"
+)
+
+// plan is one transaction in the making: what must still be true, and what is
+// then written.
+//
+// Within a transaction whatever keeps a unit known is written before what
+// lets go of it, so that an index that follows never takes it for never used.
+type plan struct {
+	cmps  []clientv3.Cmp
+	ops   []clientv3.Op
+	holds []hold
+	// agent is the record as it is after the transaction.
+	agent *lease.Agent
+	// read is what a plan without writes reads instead: a transaction of
+	// comparisons alone would be answered from a member's own, perhaps old,
+	// state.
+	read string
+	err  error
+}
+
+// hold is a unit kept from other calls until the transaction has ended.
+type hold struct {
+	pool *allocator.Pool
+	unit netip.Prefix
+}
+
+func (h hold) drop() { h.pool.Drop(h.unit) }
+
+// unchanged makes the plan hold only while key is at revision rev; 0 is absent.
+func (p *plan) unchanged(key string, rev int64) {
+	p.cmps = append(p.cmps, clientv3.Compare(clientv3.ModRevision(key), "=", rev))
+}
+
+func (p *plan) put(key string, value any, opts ...clientv3.OpOption) {
+	b, err := json.Marshal(value)
+	if err != nil {
+		p.err = fmt.Errorf("encode %s: %w", key, err)
+		return
+	}
+	p.ops = append(p.ops, clientv3.OpPut(key, string(b), opts...))
+}
+
+func (p *plan) remove(key string) { p.ops = append(p.ops, clientv3.OpDelete(key)) }
+
+// lease takes u, of which nobody may have become the owner meanwhile, for the
+// agent at ip.
+func (p *plan) lease(x *index, u unit, ip netip.Addr) {
+	p.unchanged(u.key, 0)
+	rest := x.released[u.restKey]
+	p.unchanged(u.restKey, rest)
+	p.put(u.key, ip)
+	if rest != 0 {
+		p.remove(u.restKey)
+	}
+}
+
+// free lets all that a holds go to rest. The record itself is not touched.
+func (p *plan) free(a *lease.Agent, now time.Time) {
+	for _, u := range units(a) {
+		p.put(u.restKey, storedRelease{Since: now.UTC()})
+		p.remove(u.key)
+	}
+}
+
+// units are all that a holds.
+func units(a *lease.Agent) []unit {
+	var us []unit
+	for _, vtep := range []netip.Prefix{a.VTEP.IP, a.VTEP.IP6} {
+		if vtep.IsValid() {
+			us = append(us, vtepUnit(vtep.Addr()))
+		}
+	}
+	for _, o := range a.Overlays {
+		for _, s := range o.AllSubnets() {
+			us = append(us, subnetUnit(o.Name, s))
+		}
+	}
+	return us
+}
+
+// change is the compare-and-swap loop: draft, called with the lock held, plans
+// from the index; if the plan no longer holds in etcd the index catches up and
+// the next attempt begins. It returns the plan that succeeded and the revision
+// at which it is true. what names the operation for errors.
+func (r *Registry) change(ctx context.Context, what string, draft func(x *index) (*plan, error)) (*plan, int64, error) {
+	if err := r.waitSynced(ctx); err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", what, err)
+	}
+	for range maxAttempts {
+		r.mu.Lock()
+		p, err := draft(r.idx)
+		if err == nil {
+			err = p.err
+		}
+		if err != nil {
+			if p != nil {
+				r.dropLocked(p.holds)
+			}
+			r.mu.Unlock()
+			return nil, 0, err
+		}
+		r.mu.Unlock()
+
+		ok, rev, err := r.commit(ctx, p)
+		if err != nil {
+			// If it was written all the same, the index will say so; until
+			// then the comparisons keep others from taking the units.
+			r.drop(p.holds)
+			return nil, 0, fmt.Errorf("%s: %w: %w", what, ErrUnavailable, err)
+		}
+		if ok {
+			r.settleAt(ctx, rev, p)
+			return p, rev, nil
+		}
+		r.drop(p.holds)
+		if err := r.waitRevision(ctx, rev); err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	return nil, 0, fail(api.CodeUnavailable, "%s: what it depends on changed %d times while it was tried: try again", what, maxAttempts)
+}
+
+// commit tries p once.
+func (r *Registry) commit(ctx context.Context, p *plan) (ok bool, rev int64, err error) {
+	ops := p.ops
+	if len(ops) == 0 {
+		ops = []clientv3.Op{clientv3.OpGet(p.read, clientv3.WithKeysOnly())}
+	}
+	resp, err := r.client.Txn(ctx).If(p.cmps...).Then(ops...).Else(clientv3.OpGet(keyNetwork, clientv3.WithKeysOnly())).Commit()
+	if err != nil {
+		return false, 0, err
+	}
+	return resp.Succeeded, resp.Header.Revision, nil
+}
+
+// settleAt keeps p's holds until the index has seen revision rev, and waits a
+// little for that.
+func (r *Registry) settleAt(ctx context.Context, rev int64, p *plan) {
+	if len(p.ops) == 0 {
+		return
+	}
+	r.mu.Lock()
+	if len(p.holds) > 0 {
+		r.settling = append(r.settling, settled{rev: rev, holds: p.holds})
+		r.settle()
+	}
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, indexWait)
+	defer cancel()
+	// It has happened, whether or not the index hears of it in time.
+	_ = r.waitRevision(ctx, rev)
+}
+
+func (r *Registry) drop(holds []hold) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropLocked(holds)
+}
+
+func (r *Registry) dropLocked(holds []hold) {
+	for _, h := range holds {
+		h.drop()
+	}
+}

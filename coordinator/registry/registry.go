@@ -1,0 +1,422 @@
+// Package registry is the cluster's truth as one coordinator knows it: an
+// index of etcd's prefix kept by watching, and the transactions that change
+// it. Several registries may work on one etcd; what one believes never decides
+// who owns what, the transactions' comparisons do.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+const (
+	// DefaultQuarantine is how long a released subnet or VTEP address rests.
+	DefaultQuarantine = 10 * time.Minute
+	// DefaultAliveTTL is how long an agent counts as alive after its status.
+	DefaultAliveTTL = time.Minute
+	// DefaultHistory is how many events are kept for readers that resume or
+	// are slow: at some 500 bytes each, 8 MB.
+	DefaultHistory = 16384
+
+	// pageSize is how many keys are loaded at once.
+	pageSize = 5000
+	// maxAttempts bounds a compare-and-swap loop. Each lost race is another
+	// call's success, so this many in a row mean that something is broken.
+	maxAttempts = 100
+	// progressDelay is how long the watch may lag before it is asked how far
+	// it is: on a shared etcd the latest revision may be somebody else's key,
+	// which no event tells of.
+	progressDelay = 20 * time.Millisecond
+	// indexWait bounds how long a call that has succeeded waits for the
+	// index, so that a later look at this coordinator shows its result.
+	indexWait = time.Second
+
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// ErrUnavailable is the cause when etcd can't be reached or is not able to
+// serve. What the call asked for may or may not have happened; asking again
+// is safe.
+var ErrUnavailable = errors.New("etcd does not answer")
+
+// Options are what a Registry is made of; zero fields mean the defaults.
+type Options struct {
+	Quarantine time.Duration
+	AliveTTL   time.Duration
+	// History is the number of events kept.
+	History int
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Registry is safe for concurrent use. Run must be running for anything but
+// Seed to work.
+type Registry struct {
+	client *clientv3.Client
+	opts   Options
+
+	mu sync.Mutex
+	// Everything below is guarded by mu.
+	idx  *index
+	hist *history
+	// following is true while idx is loaded and its watch has not broken.
+	following bool
+	// changed is closed and replaced whenever idx or following changes.
+	changed chan struct{}
+	// settling are the holds of transactions that have succeeded, kept until
+	// idx has seen what they wrote.
+	settling []settled
+	// watching is the context of the present watch, which asking for its
+	// progress needs; nil when there is none.
+	watching context.Context
+	watchers int
+}
+
+// settled is the holds of a transaction that succeeded at revision rev.
+type settled struct {
+	rev   int64
+	holds []hold
+}
+
+// New makes a Registry; it does not talk to etcd.
+func New(client *clientv3.Client, opts Options) *Registry {
+	if opts.Quarantine == 0 {
+		opts.Quarantine = DefaultQuarantine
+	}
+	if opts.AliveTTL == 0 {
+		opts.AliveTTL = DefaultAliveTTL
+	}
+	if opts.History == 0 {
+		opts.History = DefaultHistory
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Registry{
+		client:  client,
+		opts:    opts,
+		idx:     newIndex(),
+		hist:    newHistory(opts.History),
+		changed: make(chan struct{}),
+	}
+}
+
+// Run keeps the index until ctx ends. It never gives up: a watch that breaks,
+// by compaction or because etcd went away, is begun anew from a fresh load.
+func (r *Registry) Run(ctx context.Context) error {
+	backoff := minBackoff
+	for {
+		loaded, err := r.follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if loaded {
+			backoff = minBackoff
+		}
+		r.opts.Log.Warn("the watch of etcd broke; loading the index again", "error", err, "in", backoff)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// follow loads the index and applies what etcd reports until the watch breaks.
+func (r *Registry) follow(ctx context.Context) (loaded bool, err error) {
+	x, err := r.load(ctx)
+	if err != nil {
+		return false, err
+	}
+	// Without a leader the watch would be silent for ever: let it break.
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	watch := r.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(x.rev+1), clientv3.WithProgressNotify())
+	if err := r.replace(x, ctx); err != nil {
+		return false, err
+	}
+	defer r.stopFollowing()
+	for resp := range watch {
+		if err := resp.Err(); err != nil {
+			return true, fmt.Errorf("watch %s: %w", prefix, err)
+		}
+		if err := r.take(resp); err != nil {
+			return true, err
+		}
+	}
+	return true, fmt.Errorf("watch %s: closed", prefix)
+}
+
+// load reads the whole prefix as of one revision.
+func (r *Registry) load(ctx context.Context) (*index, error) {
+	x := newIndex()
+	end := clientv3.GetPrefixRangeEnd(prefix)
+	from := prefix
+	for {
+		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize)}
+		if x.rev != 0 {
+			opts = append(opts, clientv3.WithRev(x.rev))
+		}
+		resp, err := r.client.Get(ctx, from, opts...)
+		if err != nil {
+			return nil, fmt.Errorf("load %s: %w", prefix, err)
+		}
+		if x.rev == 0 {
+			x.rev = resp.Header.Revision
+		}
+		for _, kv := range resp.Kvs {
+			if _, err := x.apply(keyValue{key: string(kv.Key), value: kv.Value, rev: kv.ModRevision, lease: kv.Lease}); err != nil {
+				r.opts.Log.Error("passed over a key that can't be read", "error", err)
+			}
+			from = string(kv.Key) + "\x00"
+		}
+		if !resp.More {
+			return x, nil
+		}
+	}
+}
+
+// replace puts x in the place of the index. Streams that are open are told the
+// difference; what happened in between is not known, so a reader that comes
+// back later must begin anew.
+func (r *Registry) replace(x *index, watching context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var events []api.Event
+	if r.idx.rev != 0 {
+		events = x.changes(r.idx)
+	}
+	r.idx = x
+	// Holds belonged to the pools of the old index. Whoever still has one
+	// may now collide with another call, and then loses the race in etcd.
+	r.settling = nil
+	err := r.record(x.rev, events)
+	r.hist.cut()
+	r.following = true
+	r.watching = watching
+	r.notify()
+	return err
+}
+
+func (r *Registry) stopFollowing() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.following = false
+	r.watching = nil
+	r.notify()
+}
+
+// take applies one message of the watch, which holds whole transactions.
+func (r *Registry) take(resp clientv3.WatchResponse) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var events []api.Event
+	for i, e := range resp.Events {
+		kv := keyValue{key: string(e.Kv.Key), rev: e.Kv.ModRevision}
+		if e.Type == clientv3.EventTypePut {
+			kv.value, kv.lease = e.Kv.Value, e.Kv.Lease
+		}
+		event, err := r.idx.apply(kv)
+		if err != nil {
+			r.opts.Log.Error("passed over a key that can't be read", "error", err)
+		}
+		if event != nil {
+			events = append(events, *event)
+		}
+		if i == len(resp.Events)-1 || resp.Events[i+1].Kv.ModRevision != kv.rev {
+			r.idx.rev = kv.rev
+			if err := r.record(kv.rev, events); err != nil {
+				return err
+			}
+			events = nil
+		}
+	}
+	// A progress report has no events, and says how far the watch is.
+	if len(resp.Events) == 0 && resp.Header.Revision > r.idx.rev {
+		r.idx.rev = resp.Header.Revision
+		if err := r.record(r.idx.rev, nil); err != nil {
+			return err
+		}
+	}
+	r.settle()
+	r.notify()
+	return nil
+}
+
+// record adds the events of one transaction to the history. However many of
+// them are about the configuration, one with the whole of it says it all.
+func (r *Registry) record(rev int64, events []api.Event) error {
+	whole := make([]api.Event, 0, len(events))
+	isNetwork := func(e api.Event) bool { return e.Type == api.EventNetwork }
+	if slices.ContainsFunc(events, isNetwork) {
+		whole = append(whole, api.Event{Type: api.EventNetwork, Network: r.idx.net})
+	}
+	for _, e := range events {
+		if !isNetwork(e) {
+			whole = append(whole, e)
+		}
+	}
+	if err := r.hist.add(rev, whole); err != nil {
+		return fmt.Errorf("encode the events of revision %d: %w", rev, err)
+	}
+	return nil
+}
+
+// settle ends the holds whose units the index knows by now.
+func (r *Registry) settle() {
+	r.settling = slices.DeleteFunc(r.settling, func(s settled) bool {
+		if s.rev > r.idx.rev {
+			return false
+		}
+		for _, h := range s.holds {
+			h.drop()
+		}
+		return true
+	})
+}
+
+func (r *Registry) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// await waits until ok, called with the lock held, is true. nudge, which may
+// be nil, is called now and then while it is not.
+func (r *Registry) await(ctx context.Context, ok func() bool, nudge func()) error {
+	for {
+		r.mu.Lock()
+		done, changed := ok(), r.changed
+		r.mu.Unlock()
+		if done {
+			return nil
+		}
+		var delay <-chan time.Time
+		if nudge != nil {
+			delay = time.After(progressDelay)
+		}
+		select {
+		case <-changed:
+		case <-delay:
+			nudge()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// waitSynced waits until the index follows etcd.
+func (r *Registry) waitSynced(ctx context.Context) error {
+	if err := r.await(ctx, func() bool { return r.following }, nil); err != nil {
+		return fmt.Errorf("wait for the index: %w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// waitRevision waits until the index has seen everything up to rev.
+func (r *Registry) waitRevision(ctx context.Context, rev int64) error {
+	err := r.await(ctx, func() bool { return r.idx.rev >= rev }, func() {
+		r.mu.Lock()
+		watching := r.watching
+		r.mu.Unlock()
+		if watching != nil {
+			// If this fails the watch is broken, and Run sees to it.
+			_ = r.client.RequestProgress(watching)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("wait for revision %d: %w: %w", rev, ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Ready tells whether the index follows etcd and etcd answers.
+func (r *Registry) Ready(ctx context.Context) error {
+	r.mu.Lock()
+	following, configured := r.following, r.idx.baseRev != 0
+	r.mu.Unlock()
+	switch {
+	case !following:
+		return errors.New("the index is not in step with etcd")
+	case !configured:
+		return errors.New("no network is configured")
+	}
+	if _, err := r.client.Get(ctx, keyNetwork, clientv3.WithKeysOnly()); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Snapshot is everything as of one revision. It must not be changed.
+type Snapshot struct {
+	Network  *network.Network
+	Agents   []*lease.Agent // by IP
+	Revision int64
+}
+
+// Snapshot returns what the index holds, once it has been loaded.
+func (r *Registry) Snapshot(ctx context.Context) (Snapshot, error) {
+	if err := r.loaded(ctx); err != nil {
+		return Snapshot{}, err
+	}
+	r.mu.Lock()
+	s := Snapshot{Network: r.idx.net, Revision: r.idx.rev, Agents: make([]*lease.Agent, 0, len(r.idx.agents))}
+	for _, a := range r.idx.agents {
+		s.Agents = append(s.Agents, a.Agent)
+	}
+	r.mu.Unlock()
+	slices.SortFunc(s.Agents, func(a, b *lease.Agent) int { return a.IP.Compare(b.IP) })
+	return s, nil
+}
+
+// Agent returns the record of the agent at ip; the error is an *api.Error when
+// there is none.
+func (r *Registry) Agent(ctx context.Context, ip netip.Addr) (*lease.Agent, error) {
+	if err := r.loaded(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.idx.agents[ip]; a != nil {
+		return a.Agent, nil
+	}
+	return nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("there is no agent %s", ip)}
+}
+
+// loaded waits for the first load. Reads go on from what is known when etcd is
+// away later.
+func (r *Registry) loaded(ctx context.Context) error {
+	if err := r.await(ctx, func() bool { return r.idx.rev != 0 }, nil); err != nil {
+		return fmt.Errorf("wait for the index: %w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Counts are figures for metrics.
+type Counts struct {
+	Agents, Alive, Watchers int
+	Revision                int64
+}
+
+// Counts returns the figures of now.
+func (r *Registry) Counts() Counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Counts{Agents: len(r.idx.agents), Alive: len(r.idx.alive), Watchers: r.watchers, Revision: r.idx.rev}
+}

@@ -1,0 +1,144 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/lease"
+)
+
+// maxStateError bounds the text that an agent gives as a state's error, in
+// bytes: every other agent is sent it.
+const maxStateError = 1024
+
+// storedAlive is the value of an agent's alive key, which is there for
+// Options.AliveTTL after each status.
+type storedAlive struct {
+	// Addresses are the last status' counts by overlay.
+	Addresses map[string]api.Addresses `json:"addresses,omitempty"`
+}
+
+// Status records the agent's word on its overlays, and that it is alive. It
+// writes only what changed: an agent that has nothing new costs a keepalive.
+// Errors that the agent can do something about are *api.Error; not_found says
+// that it must claim again.
+func (r *Registry) Status(ctx context.Context, ip netip.Addr, req api.StatusRequest) error {
+	if err := checkStatus(req); err != nil {
+		return err
+	}
+	alive := storedAlive{Addresses: map[string]api.Addresses{}}
+	for _, o := range req.Overlays {
+		alive.Addresses[o.Name] = o.Addresses
+	}
+	value, err := json.Marshal(alive)
+	if err != nil {
+		return fmt.Errorf("status of agent %s: %w", ip, err)
+	}
+	if err := r.waitSynced(ctx); err != nil {
+		return fmt.Errorf("status of agent %s: %w", ip, err)
+	}
+	leaseID, fresh, err := r.keepAlive(ctx, ip)
+	if err != nil {
+		return fmt.Errorf("status of agent %s: %w: %w", ip, ErrUnavailable, err)
+	}
+	_, _, err = r.change(ctx, fmt.Sprintf("status of agent %s", ip), func(x *index) (*plan, error) {
+		a, err := withStates(x.agents[ip], ip, req)
+		if err != nil {
+			return nil, err
+		}
+		p := &plan{read: keyAgent(ip)}
+		p.unchanged(keyAgent(ip), x.agentRev(ip))
+		if a != nil {
+			p.put(keyAgent(ip), a)
+		}
+		known, ok := x.alive[ip]
+		if fresh || !ok || known.value != string(value) || known.lease != int64(leaseID) {
+			p.put(keyAlive(ip), json.RawMessage(value), clientv3.WithLease(leaseID))
+		}
+		return p, nil
+	})
+	return err
+}
+
+func checkStatus(req api.StatusRequest) error {
+	for _, o := range req.Overlays {
+		if !o.State.Status.Valid() {
+			return fail(api.CodeInvalid, "overlay %s: %q is not a status: one of %s, %s, %s, %s", o.Name, o.State.Status,
+				lease.StatusOK, lease.StatusFailed, lease.StatusConfiguring, lease.StatusInvalid)
+		}
+	}
+	return nil
+}
+
+// keepAlive renews the etcd lease of the agent's alive key, or grants one if
+// the agent has none: fresh is then true.
+func (r *Registry) keepAlive(ctx context.Context, ip netip.Addr) (id clientv3.LeaseID, fresh bool, err error) {
+	r.mu.Lock()
+	known := r.idx.alive[ip]
+	r.mu.Unlock()
+	if known.lease != 0 {
+		_, err := r.client.KeepAliveOnce(ctx, clientv3.LeaseID(known.lease))
+		if err == nil {
+			return clientv3.LeaseID(known.lease), false, nil
+		}
+		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return 0, false, err
+		}
+	}
+	granted, err := r.client.Grant(ctx, max(1, int64(r.opts.AliveTTL/time.Second)))
+	if err != nil {
+		return 0, false, err
+	}
+	return granted.ID, true, nil
+}
+
+// withStates returns the record with the states of req, or nil if they are
+// what it has.
+func withStates(a *agentEntry, ip netip.Addr, req api.StatusRequest) (*lease.Agent, error) {
+	if a == nil {
+		return nil, fail(api.CodeNotFound, "there is no agent %s: claim again", ip)
+	}
+	if req.ID != "" && req.ID != a.ID {
+		return nil, fail(api.CodeNotFound, "agent %s has another id than %s: claim again", ip, req.ID)
+	}
+	c := a.Clone()
+	changed := false
+	var unknown []string
+	for _, o := range req.Overlays {
+		held := c.Overlay(o.Name)
+		if held == nil {
+			unknown = append(unknown, fmt.Sprintf("%q", o.Name))
+			continue
+		}
+		state := o.State
+		state.Error = shorten(state.Error)
+		if held.State != state {
+			held.State = state
+			changed = true
+		}
+	}
+	if len(unknown) > 0 {
+		return nil, fail(api.CodeInvalid, "agent %s reports on overlays that it holds nothing of: %s", ip, strings.Join(unknown, ", "))
+	}
+	if !changed {
+		return nil, nil
+	}
+	return c, nil
+}
+
+// shorten cuts s to maxStateError bytes and leaves it valid UTF-8.
+func shorten(s string) string {
+	if len(s) > maxStateError {
+		s = s[:maxStateError]
+	}
+	return strings.ToValidUTF8(s, "")
+}

@@ -1,0 +1,123 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/dcos/dcos-overlay/coordinator/registry"
+	"github.com/dcos/dcos-overlay/internal/api"
+)
+
+// statusClosed is nginx's word for a caller that went away before the answer.
+const statusClosed = 499
+
+func fail(code api.Code, format string, args ...any) *api.Error {
+	return &api.Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// answer is what the caller is told of err: an *api.Error as it stands, of
+// anything else only of what kind it is.
+func answer(err error) *api.Error {
+	var e *api.Error
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &e):
+		e = fail(e.Code, "%s", e.Message)
+	case errors.As(err, &large):
+		e = fail(api.CodeTooLarge, "the body has more than %d bytes", large.Limit)
+	case errors.Is(err, registry.ErrUnavailable):
+		e = fail(api.CodeUnavailable, "the coordinator can't reach etcd: what was asked for may or may not have happened; try again")
+	default:
+		e = fail(api.CodeInternal, "the coordinator failed: its log says why")
+	}
+	e.Status = statusOf(e.Code)
+	return e
+}
+
+func statusOf(code api.Code) int {
+	switch code {
+	case api.CodeInvalid:
+		return http.StatusBadRequest
+	case api.CodeForbidden:
+		return http.StatusForbidden
+	case api.CodeNotFound:
+		return http.StatusNotFound
+	case api.CodeConflict, api.CodeDisabled, api.CodeExhausted:
+		return http.StatusConflict
+	case api.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case api.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	case api.CodeNotSupported:
+		return http.StatusMethodNotAllowed
+	}
+	return http.StatusInternalServerError
+}
+
+// handle makes an http.Handler of h: it bounds the body and answers errors.
+func (s *Server) handle(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		e := answer(err)
+		if r.Context().Err() != nil {
+			s.log.Debug("the caller went away", "method", r.Method, "path", r.URL.Path, "caller", r.RemoteAddr)
+			w.WriteHeader(statusClosed)
+			return
+		}
+		if e.Status >= http.StatusInternalServerError {
+			s.log.Error("a call failed", "method", r.Method, "path", r.URL.Path, "caller", r.RemoteAddr, "error", err)
+		} else {
+			s.log.Debug("a call was refused", "method", r.Method, "path", r.URL.Path, "caller", r.RemoteAddr, "error", e)
+		}
+		s.write(w, e.Status, api.ErrorBody{Error: e})
+	})
+}
+
+// write answers with v in JSON.
+func (s *Server) write(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		s.log.Error("an answer can't be encoded", "error", err)
+		status, body = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","message":"the coordinator failed: its log says why"}}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// A caller that does not take its answer has gone away.
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// read decodes the one JSON value that r's body must be.
+func read(r *http.Request, v any) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	if err == nil {
+		if _, err = dec.Token(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err == nil {
+			err = errors.New("something follows the first value")
+		}
+	}
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return err
+	case errors.Is(err, io.EOF):
+		return fail(api.CodeInvalid, "the body is empty: it must be a JSON object")
+	}
+	return fail(api.CodeInvalid, "the body is not what %s %s takes: %v", r.Method, r.URL.Path, err)
+}
+
+// bounded is r's context with the deadline of a call.
+func bounded(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.Context(), callTimeout)
+}

@@ -1,0 +1,45 @@
+package server
+
+import (
+	"io"
+	"net/http"
+
+	"github.com/dcos/dcos-overlay/internal/api"
+)
+
+// listing is the page at /.
+const listing = `dcos-overlay coordinator
+
+GET    /overlay-master/state           state of all agents (DC/OS)
+POST   /overlay-master/agents/delete   forget agents (DC/OS)
+GET    /v1/agents                      agents; ?watch=true&since=R streams them
+GET    /v1/agents/{ip}                 one agent
+PUT    /v1/agents/{ip}/lease           claim
+DELETE /v1/agents/{ip}/lease           release
+PUT    /v1/agents/{ip}/status          states and address use
+GET    /v1/overlays                    overlays
+GET    /v1/overlays/{name}             one overlay
+GET    /healthz                        this process answers
+GET    /readyz                         etcd answers and the index follows it
+GET    /metrics                        Prometheus
+`
+
+func (s *Server) page(w http.ResponseWriter, _ *http.Request) error { return writeText(w, listing) }
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) error { return writeText(w, "ok\n") }
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := bounded(r)
+	defer cancel()
+	if err := s.registry.Ready(ctx); err != nil {
+		return fail(api.CodeUnavailable, "not ready: %v", err)
+	}
+	return writeText(w, "ok\n")
+}
+
+func writeText(w http.ResponseWriter, text string) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	// A caller that does not take its answer has gone away.
+	_, _ = io.WriteString(w, text)
+	return nil
+}
