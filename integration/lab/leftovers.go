@@ -1,0 +1,188 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// dirPrefix begins the name of a lab's directory and of its cgroups. The
+// owner's process number and start time follow, so that a lab whose owner is
+// gone is known by its name alone, and never mistaken for one being made.
+const dirPrefix = "dcos-overlay-lab-"
+
+// newDir makes the lab's directory.
+func newDir() (string, error) {
+	started, err := startTime(os.Getpid())
+	if err != nil {
+		return "", err
+	}
+	temp, err := filepath.EvalSymlinks(os.TempDir())
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(temp, fmt.Sprintf("%s%d-%s-", dirPrefix, os.Getpid(), started))
+}
+
+// stale tells whether name is that of a lab whose owner is gone.
+func stale(name string) bool {
+	rest, ok := strings.CutPrefix(name, dirPrefix)
+	parts := strings.Split(rest, "-")
+	if !ok || len(parts) != 3 {
+		return false
+	}
+	pid, err := strconv.Atoi(parts[0])
+	if err != nil {
+		return false
+	}
+	started, err := startTime(pid)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && started != parts[1]
+}
+
+// startTime is when a process started, in clock ticks since boot.
+func startTime(pid int) (string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	// proc_pid_stat(5): field 22; the name, field 2, ends with the last
+	// parenthesis and may hold anything.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 20 {
+		return "", fmt.Errorf("reading /proc/%d/stat: %d fields after the name", pid, len(fields))
+	}
+	return fields[19], nil
+}
+
+// removeStale removes what is left of labs whose owner is gone. Their
+// processes, mounts and networks have ended with the owner.
+func (l *Lab) removeStale() error {
+	errs := []error{l.removeCgroups(stale)}
+	entries, err := os.ReadDir(filepath.Dir(l.dir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !stale(e.Name()) {
+			continue
+		}
+		l.logf("removing %s, whose owner is gone", e.Name())
+		errs = append(errs, os.RemoveAll(filepath.Join(filepath.Dir(l.dir), e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// removeCgroups removes the cgroups of those labs whose name fits, in every
+// hierarchy. It looks through the outside host's mounts, for the machine may
+// have none.
+func (l *Lab) removeCgroups(fits func(string) bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
+	defer cancel()
+	// A cgroup can be removed a moment after its last process.
+	return Until(ctx, "the cgroups to be removed", func(context.Context) error {
+		at := fmt.Sprintf("/proc/%d/root/sys/fs/cgroup", l.Outside.pid)
+		tops, err := filepath.Glob(at + "/" + dirPrefix + "*")
+		if err != nil {
+			return err
+		}
+		v1, err := filepath.Glob(at + "/*/" + dirPrefix + "*")
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, top := range append(tops, v1...) {
+			if fits(filepath.Base(top)) {
+				errs = append(errs, removeCgroup(top))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// removeCgroup removes a cgroup and those in it, children first. The files in
+// a cgroup are the kernel's and go with it.
+func removeCgroup(top string) error {
+	var dirs []string
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	errs := []error{err}
+	for _, d := range slices.Backward(dirs) {
+		if err := os.Remove(d); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// remember notes a host's namespaces, so that Close can look for them.
+func (l *Lab) remember(h *Host) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, kind := range spaceKinds {
+		space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", h.pid, kind))
+		if err != nil {
+			return err
+		}
+		l.spaces[space] = h.Name
+	}
+	return nil
+}
+
+// spaceKinds are the namespaces by which a host's processes are told.
+var spaceKinds = []string{"net", "mnt", "pid"}
+
+// leftovers lists processes that are still in a namespace of the lab, and
+// mounts of it in this process's own mount namespace.
+func (l *Lab) leftovers() error {
+	var errs []error
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err
+	}
+	for _, p := range processes {
+		for _, kind := range spaceKinds {
+			// A process that has ended meanwhile has no link.
+			space, err := os.Readlink(p + "/ns/" + kind)
+			if err != nil {
+				continue
+			}
+			if host, ok := l.spaces[space]; ok {
+				name, _ := os.ReadFile(p + "/comm")
+				errs = append(errs, fmt.Errorf("process %s (%s) is still in %s of host %s",
+					filepath.Base(p), bytes.TrimSpace(name), space, host))
+				break
+			}
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, l.dir) {
+			errs = append(errs, fmt.Errorf("a mount is left: %s", strings.TrimSpace(line)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bootTimeout bounds the starting and the ending of a host, also on a machine
+// that is busy with other tests.
+const bootTimeout = 30 * time.Second

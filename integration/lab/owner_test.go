@@ -1,0 +1,5 @@
+package lab_test
+
+const ownerEnv = "DCOS_OVERLAY_LAB_OWNER"
+
+func ownLab() {}
