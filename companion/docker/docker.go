@@ -194,11 +194,15 @@ func (s session) create(ctx context.Context, n Network, want client.NetworkCreat
 
 // remove takes away a network that no container uses.
 func (s session) remove(ctx context.Context, have apinetwork.Inspect) error {
-	inUse := func(by string) error {
-		return fmt.Errorf("Docker network %s is %w by %s: stop them first (docker network inspect %s)", have.Name, ErrInUse, by, have.Name)
+	inUse := func(by, stop string) error {
+		return fmt.Errorf("Docker network %s is %w by %s: stop %s first (docker network inspect %s)", have.Name, ErrInUse, by, stop, have.Name)
 	}
-	if len(have.Containers) > 0 {
-		return inUse(containers(have))
+	switch len(have.Containers) {
+	case 0:
+	case 1:
+		return inUse("container "+containers(have), "it")
+	default:
+		return inUse("containers "+containers(have), "them")
 	}
 	_, err := s.NetworkRemove(ctx, have.ID, client.NetworkRemoveOptions{})
 	switch {
@@ -206,7 +210,7 @@ func (s session) remove(ctx context.Context, have apinetwork.Inspect) error {
 		return nil
 	case strings.Contains(err.Error(), "has active endpoints"):
 		// A container came since we looked.
-		return inUse("containers")
+		return inUse("containers", "them")
 	}
 	return s.wrap("removing Docker network "+have.Name, err)
 }

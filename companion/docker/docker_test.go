@@ -26,7 +26,7 @@ func net46() Network {
 }
 
 func TestRealEngine(t *testing.T) {
-	e := startEngine(t, "")
+	e := startEngine(t, "--bridge=none")
 	e.load()
 	for _, tt := range []struct {
 		name string

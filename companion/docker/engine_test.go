@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	apinetwork "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
+	"github.com/vishvananda/netns"
 )
 
 // engine is a real Docker Engine in network, mount and process namespaces of
@@ -25,6 +28,7 @@ type engine struct {
 	dir     string
 	control io.WriteCloser
 	cgroup  string
+	unshare int // process id
 }
 
 // supervisor is process 1 of the Engine's namespaces, so that everything in
@@ -40,7 +44,7 @@ while read -r order; do
 	start)
 		rm -f "$DIR/docker.pid"
 		dockerd --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/docker.pid" \
-			-H "unix://$DIR/docker.sock" --bridge=none --storage-driver=vfs \
+			-H "unix://$DIR/docker.sock" --storage-driver=vfs \
 			--cgroup-parent="/$CGROUP" $FLAGS </dev/null >>"$DIR/log" 2>&1 &
 		pid=$! ;;
 	stop)
@@ -76,6 +80,7 @@ func startEngine(t *testing.T, flags string) *engine {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("the test needs root and unshare: %v", err)
 	}
+	e.unshare = cmd.Process.Pid
 	t.Cleanup(func() {
 		// An Engine that stops by itself unmounts what it has mounted.
 		e.stop()
@@ -172,15 +177,22 @@ func (e *engine) load() {
 	}
 }
 
-// run starts a container that sleeps on the network called name, and returns
-// what ends it.
-func (e *engine) run(containerName, name string) (stop func()) {
+// run starts a container that sleeps on the network called name, with ports
+// published under their own numbers, and returns what ends it.
+func (e *engine) run(containerName, name string, ports ...uint16) (stop func()) {
 	e.t.Helper()
 	ctx := context.Background()
+	bindings, exposed := apinetwork.PortMap{}, apinetwork.PortSet{}
+	for _, n := range ports {
+		port, _ := apinetwork.PortFrom(n, apinetwork.TCP)
+		exposed[port] = struct{}{}
+		bindings[port] = []apinetwork.PortBinding{{HostPort: fmt.Sprint(n)}}
+	}
 	made, err := e.client.ContainerCreate(ctx, client.ContainerCreateOptions{
-		Name:       containerName,
-		Config:     &container.Config{Image: image, Cmd: []string{"/busybox", "sleep", "86400"}},
-		HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(name)},
+		Name: containerName,
+		Config: &container.Config{Image: image, ExposedPorts: exposed, Cmd: []string{"/busybox", "sleep", "86400"},
+			StopSignal: "SIGKILL"},
+		HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(name), PortBindings: bindings},
 	})
 	if err != nil {
 		e.t.Fatal(err)
@@ -194,4 +206,17 @@ func (e *engine) run(containerName, name string) (stop func()) {
 			e.t.Fatal(err)
 		}
 	}
+}
+
+// flush takes all rules and chains from the tables filter and nat.
+func (e *engine) flush(host netns.NsHandle) {
+	e.t.Helper()
+	inside(e.t, host, func() error {
+		for _, line := range []string{"-F", "-X", "-t nat -F", "-t nat -X"} {
+			if out, err := exec.Command("iptables", strings.Fields(line)...).CombinedOutput(); err != nil {
+				return fmt.Errorf("iptables %s: %w: %s", line, err, out)
+			}
+		}
+		return nil
+	})
 }

@@ -181,14 +181,11 @@ func containers(have apinetwork.Inspect) string {
 		names = append(names, c.Name)
 	}
 	slices.Sort(names)
-	if len(names) == 1 {
-		return "container " + names[0]
-	}
 	more := ""
 	if n := len(names); n > most {
 		names, more = names[:most], fmt.Sprintf(" and %d more", n-most)
 	}
-	return "containers " + strings.Join(names, ", ") + more
+	return strings.Join(names, ", ") + more
 }
 
 // capacity is the number of addresses that containers can have in p: all but
