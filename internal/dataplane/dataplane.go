@@ -4,10 +4,8 @@
 package dataplane
 
 import (
-	"cmp"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -234,13 +232,3 @@ func ContainerMTU(overlayMTU, underlayMTU int, underlay6 bool) int {
 
 // String lists p in the words of ip and bridge, sorted, one entry a line.
 func (p Peers) String() string { return strings.Join(Diff(p, Peers{}).entries(), "\n") }
-
-func sortedKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
-	return slices.SortedFunc(maps.Keys(m), compare)
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-}
-
-func compareMAC(a, b network.MAC) int { return slices.Compare(a[:], b[:]) }

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -46,41 +47,46 @@ type Changes struct {
 // lists are sorted.
 func Diff(want, have Peers) Changes {
 	var c Changes
-	for _, dst := range sortedKeys(want.Routes, comparePrefix) {
-		w := want.Routes[dst]
+	for dst, w := range want.Routes {
 		if h, ok := have.Routes[dst]; !ok || h != w {
 			c.SetRoutes = append(c.SetRoutes, RouteEntry{dst, w})
 		}
 	}
-	for _, dst := range sortedKeys(have.Routes, comparePrefix) {
-		h := have.Routes[dst]
+	for dst, h := range have.Routes {
 		// The kernel tells routes apart by destination and metric: one with
 		// another metric is not replaced, but stays beside the new one.
 		if w, ok := want.Routes[dst]; !ok || w.Metric != h.Metric {
 			c.DelRoutes = append(c.DelRoutes, RouteEntry{dst, h})
 		}
 	}
-	for _, ip := range sortedKeys(want.Neighs, netip.Addr.Compare) {
-		w := want.Neighs[ip]
+	for ip, w := range want.Neighs {
 		if h, ok := have.Neighs[ip]; !ok || h != w {
 			c.SetNeighs = append(c.SetNeighs, NeighEntry{ip, w})
 		}
 	}
-	for _, ip := range sortedKeys(have.Neighs, netip.Addr.Compare) {
+	for ip, h := range have.Neighs {
 		if _, ok := want.Neighs[ip]; !ok {
-			c.DelNeighs = append(c.DelNeighs, NeighEntry{ip, have.Neighs[ip]})
+			c.DelNeighs = append(c.DelNeighs, NeighEntry{ip, h})
 		}
 	}
-	for _, mac := range sortedKeys(want.FDB, compareMAC) {
-		w := want.FDB[mac]
+	for mac, w := range want.FDB {
 		if h, ok := have.FDB[mac]; !ok || h != w {
 			c.SetFDB = append(c.SetFDB, FDBEntry{mac, w})
 		}
 	}
-	for _, mac := range sortedKeys(have.FDB, compareMAC) {
+	for mac, h := range have.FDB {
 		if _, ok := want.FDB[mac]; !ok {
-			c.DelFDB = append(c.DelFDB, FDBEntry{mac, have.FDB[mac]})
+			c.DelFDB = append(c.DelFDB, FDBEntry{mac, h})
 		}
+	}
+	for _, routes := range [][]RouteEntry{c.SetRoutes, c.DelRoutes} {
+		slices.SortFunc(routes, func(a, b RouteEntry) int { return a.Dst.Compare(b.Dst) })
+	}
+	for _, neighs := range [][]NeighEntry{c.SetNeighs, c.DelNeighs} {
+		slices.SortFunc(neighs, func(a, b NeighEntry) int { return a.IP.Compare(b.IP) })
+	}
+	for _, fdb := range [][]FDBEntry{c.SetFDB, c.DelFDB} {
+		slices.SortFunc(fdb, func(a, b FDBEntry) int { return slices.Compare(a.MAC[:], b.MAC[:]) })
 	}
 	return c
 }

@@ -33,15 +33,8 @@ func (k *Kernel) EnsureBridge(ctx context.Context, b dataplane.Bridge) (repairs 
 	if err != nil {
 		return repairs, err
 	}
-	have, ok := link.(*netlink.Bridge)
-	if !ok {
+	if link.Type() != "bridge" {
 		return repairs, fmt.Errorf("make bridge %s: a device of kind %s has that name: ip link delete %s", b.Name, link.Type(), b.Name)
-	}
-	if have.VlanFiltering != nil && *have.VlanFiltering {
-		if err := k.h.BridgeSetVlanFiltering(link, false); err != nil {
-			return repairs, fmt.Errorf("turn off VLAN filtering of bridge %s: %w", b.Name, err)
-		}
-		repairs = append(repairs, b.Name+": VLAN filtering turned off")
 	}
 	addrs := b.Addrs
 	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {

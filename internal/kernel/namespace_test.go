@@ -148,3 +148,6 @@ func ensureBridge(t testing.TB, k *Kernel, b dataplane.Bridge) string {
 	}
 	return strings.Join(repairs, "\n")
 }
+
+// run runs a command whose failure does not matter.
+func run(words []string) { _ = exec.Command(words[0], words[1:]...).Run() }
