@@ -117,10 +117,12 @@ func (h *Host) Reboot(ctx context.Context) error {
 	return nil
 }
 
-func (h *Host) up() bool {
+// PID is the process number, on the machine, of the host's first process, with
+// which nsenter(1) looks into the host; 0 if the host is off.
+func (h *Host) PID() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.pid != 0
+	return h.pid
 }
 
 // boot starts the host's first process and waits until it serves.

@@ -174,7 +174,7 @@ func (l *Lab) Close() error {
 	for _, h := range l.Hosts() {
 		errs = append(errs, h.PowerOff())
 	}
-	if l.Outside.up() {
+	if l.Outside.PID() != 0 {
 		errs = append(errs, l.removeCgroups(func(name string) bool { return name == filepath.Base(l.dir) }))
 	}
 	errs = append(errs, l.Outside.PowerOff())

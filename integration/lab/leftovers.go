@@ -88,7 +88,7 @@ func (l *Lab) removeCgroups(fits func(string) bool) error {
 	defer cancel()
 	// A cgroup can be removed a moment after its last process.
 	return Until(ctx, "the cgroups to be removed", func(context.Context) error {
-		at := fmt.Sprintf("/proc/%d/root/sys/fs/cgroup", l.Outside.pid)
+		at := fmt.Sprintf("/proc/%d/root/sys/fs/cgroup", l.Outside.PID())
 		tops, err := filepath.Glob(at + "/" + dirPrefix + "*")
 		if err != nil {
 			return err

@@ -1,5 +1,192 @@
 package lab_test
 
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dcos/dcos-overlay/integration/lab"
+)
+
+// ownerEnv makes the test binary own a lab and wait to be killed; its value is
+// the directory of the programs.
 const ownerEnv = "DCOS_OVERLAY_LAB_OWNER"
 
-func ownLab() {}
+// ownLab makes a lab with Docker in it, says so, and waits for ever.
+func ownLab() {
+	ctx := context.Background()
+	err := func() error {
+		l, err := lab.New(lab.Options{Bin: os.Getenv(ownerEnv)})
+		if err != nil {
+			return err
+		}
+		h, err := l.AddHost(ctx, "a", netip.MustParseAddr("172.17.0.2"))
+		if err != nil {
+			return err
+		}
+		if _, err := h.StartDocker(ctx); err != nil {
+			return err
+		}
+		if _, err := h.DockerContainer(ctx, "held", "none"); err != nil {
+			return err
+		}
+		if _, err := h.Start(ctx, "daemon", "sh", "-c", "setsid sleep 1000 & sleep 1000"); err != nil {
+			return err
+		}
+		return nil
+	}()
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("up")
+	select {}
+}
+
+// spaces are the namespaces that any process is in, with one of them each.
+func spaces(t *testing.T) map[string]string {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/ns/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, link := range links {
+		if space, err := os.Readlink(link); err == nil {
+			found[space] = link
+		}
+	}
+	return found
+}
+
+// traces are what a lab may leave on the machine.
+func traces(t *testing.T, pid int) []string {
+	t.Helper()
+	mark := fmt.Sprintf("dcos-overlay-lab-%d-", pid)
+	found, err := filepath.Glob(filepath.Join(os.TempDir(), mark+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, depth := range []string{"/", "/*/"} {
+		cgroups, err := filepath.Glob("/sys/fs/cgroup" + depth + mark + "*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, cgroups...)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, mark) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func links(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("ip", "-o", "link").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// TestKilledOwner kills -9 a process that owns a lab: its hosts end with it,
+// and the next lab removes what is left on disk and of cgroups.
+func TestKilledOwner(t *testing.T) {
+	linksBefore := links(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := exec.Command(self)
+	owner.Env = append(os.Environ(), ownerEnv+"="+binDir)
+	out, err := owner.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "up\n" {
+		owner.Process.Kill()
+		t.Fatalf("the owner of a lab says %q, %v", line, err)
+	}
+	// Its namespaces are those of processes below it.
+	made := map[string]bool{}
+	for _, pid := range descendants(t, owner.Process.Pid) {
+		for _, kind := range []string{"net", "mnt", "pid", "ipc", "uts"} {
+			space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+			if own, _ := os.Readlink("/proc/self/ns/" + kind); err == nil && space != own {
+				made[space] = true
+			}
+		}
+	}
+	// The outside host, host a, and Docker's container.
+	if len(made) < 3*5 {
+		t.Errorf("the lab has only the namespaces %v", made)
+	}
+	if len(traces(t, owner.Process.Pid)) < 2 {
+		t.Errorf("the lab has no directory or no cgroup: %v", traces(t, owner.Process.Pid))
+	}
+
+	if err := owner.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	owner.Wait()
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := lab.Until(ctx, "the killed lab's processes to end", func(context.Context) error {
+		for space, link := range spaces(t) {
+			if made[space] {
+				return fmt.Errorf("%s is in %s", link, space)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	newLab(t, 0)
+	if left := traces(t, owner.Process.Pid); len(left) > 0 {
+		t.Errorf("a killed lab left %q", left)
+	}
+	if after := links(t); after != linksBefore {
+		t.Errorf("the machine's links changed from\n%s to\n%s", linksBefore, after)
+	}
+}
+
+// descendants are all processes below one.
+func descendants(t *testing.T, pid int) []int {
+	t.Helper()
+	out, err := exec.Command("ps", "-e", "-o", "ppid=,pid=").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	children := map[int][]int{}
+	for line := range strings.Lines(string(out)) {
+		var parent, child int
+		if _, err := fmt.Sscan(line, &parent, &child); err != nil {
+			t.Fatal(err)
+		}
+		children[parent] = append(children[parent], child)
+	}
+	var all []int
+	for todo := []int{pid}; len(todo) > 0; todo = todo[1:] {
+		all = append(all, children[todo[0]]...)
+		todo = append(todo, children[todo[0]]...)
+	}
+	return all
+}

@@ -54,9 +54,9 @@ const execTimeout = 2 * time.Minute
 func (p *Place) Exec(ctx context.Context, c Command) (Result, error) {
 	r, err := p.exec(ctx, c)
 	if err != nil {
-		return r, fmt.Errorf("%s: %s: %w", p.name, strings.Join(c.Args, " "), err)
+		return r, fmt.Errorf("%s: %s: %w", p.name, line(c.Args), err)
 	}
-	p.host.lab.logf("%s$ %s -> %d", p.name, strings.Join(c.Args, " "), r.Code)
+	p.host.lab.logf("%s$ %s -> %d", p.name, line(c.Args), r.Code)
 	return r, nil
 }
 
@@ -116,7 +116,7 @@ func (p *Place) Run(ctx context.Context, args ...string) (string, error) {
 func (p *Place) RunInput(ctx context.Context, stdin []byte, args ...string) (string, error) {
 	r, err := p.Exec(ctx, Command{Args: args, Stdin: stdin})
 	if err == nil && r.Code != 0 {
-		err = fmt.Errorf("%s: %s: exit status %d: %s", p.name, strings.Join(args, " "), r.Code, tail(r.Stderr+r.Stdout))
+		err = fmt.Errorf("%s: %s: exit status %d: %s", p.name, line(args), r.Code, tail(r.Stderr+r.Stdout))
 	}
 	return r.Stdout, err
 }
@@ -135,7 +135,7 @@ func (p *Place) start(ctx context.Context, name string, req hostinit.Request) (*
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return nil, err
 	}
-	out, err := os.OpenFile(filepath.Join(logs, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	out, err := os.OpenFile(filepath.Join(logs, strings.ReplaceAll(name, "/", "-")+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func (p *Place) start(ctx context.Context, name string, req hostinit.Request) (*
 		return nil, fmt.Errorf("%s: starting %s: %w", p.name, name, err)
 	}
 	proc.Name, proc.log, proc.begin = name, out.Name(), info.Size()
-	p.host.lab.logf("%s$ %s & (%s, process %d)", p.name, strings.Join(req.Args, " "), name, proc.PID)
+	p.host.lab.logf("%s$ %s & (%s, process %d)", p.name, line(req.Args), name, proc.PID)
 	return proc, nil
 }
 
@@ -204,4 +204,9 @@ func (h *Host) post(data, rights []byte) error {
 		return fmt.Errorf("asking host %s: %w", h.Name, err)
 	}
 	return nil
+}
+
+// line is a command as a line of a log or of a message.
+func line(args []string) string {
+	return strings.Join(strings.Fields(strings.Join(args, " ")), " ")
 }

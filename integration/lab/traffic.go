@@ -50,7 +50,7 @@ func (p *Place) dial(ctx context.Context, args ...string) (netip.AddrPort, error
 	}
 	seen, err := netip.ParseAddrPort(strings.TrimSpace(out))
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%s: %s: %w", p.name, strings.Join(args, " "), err)
+		return netip.AddrPort{}, fmt.Errorf("%s: %s: %w", p.name, line(args), err)
 	}
 	return seen, nil
 }
