@@ -42,6 +42,9 @@ type ExhaustedError struct {
 	// Hosts is true where units are single addresses.
 	Hosts           bool
 	Leased, Resting int
+	// Held are units that were picked and are neither yet: if what they were
+	// picked for fails, they are free again.
+	Held int
 	// Until is when the first resting unit may be used again; zero when
 	// nothing rests.
 	Until time.Time
@@ -230,7 +233,7 @@ func (p *Pool) stale(r resting) bool {
 }
 
 func (p *Pool) exhausted(quarantine time.Duration) *ExhaustedError {
-	e := &ExhaustedError{Space: p.space, Bits: p.bits, Hosts: p.hosts, Leased: len(p.used), Resting: len(p.released)}
+	e := &ExhaustedError{Space: p.space, Bits: p.bits, Hosts: p.hosts, Leased: len(p.used), Resting: len(p.released), Held: len(p.held)}
 	for _, since := range p.released {
 		if until := since.Add(quarantine); e.Until.IsZero() || until.Before(e.Until) {
 			e.Until = until

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dcos/dcos-overlay/coordinator/allocator"
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -166,7 +164,7 @@ func (c *claim) vtep() error {
 func (c *claim) vtepAddress(space netip.Prefix) (netip.Prefix, error) {
 	u, err := c.take(poolID{v6: space.Addr().Is6()})
 	if err != nil {
-		return netip.Prefix{}, exhausted("VTEP", err)
+		return netip.Prefix{}, fmt.Errorf("VTEP: %w", err)
 	}
 	return netip.PrefixFrom(u.Addr(), space.Bits()), nil
 }
@@ -245,14 +243,14 @@ func (c *claim) overlay(o network.Overlay) error {
 	if o.Subnet.IsValid() && len(held.Subnets) == 0 {
 		s, err := c.take(poolID{overlay: o.Name})
 		if err != nil {
-			return exhausted("overlay "+o.Name, err)
+			return fmt.Errorf("overlay %s: %w", o.Name, err)
 		}
 		held.Subnets = []netip.Prefix{s}
 	}
 	if o.Subnet6.IsValid() && c.a.Config.EnableIPv6 && len(held.Subnets6) == 0 {
 		s, err := c.take(poolID{overlay: o.Name, v6: true})
 		if err != nil {
-			return exhausted("overlay "+o.Name, err)
+			return fmt.Errorf("overlay %s: %w", o.Name, err)
 		}
 		held.Subnets6 = []netip.Prefix{s}
 	}
@@ -276,14 +274,6 @@ func (c *claim) take(id poolID) (netip.Prefix, error) {
 		c.taken = append(c.taken, subnetUnit(id.overlay, prefix))
 	}
 	return prefix, nil
-}
-
-func exhausted(what string, err error) error {
-	var e *allocator.ExhaustedError
-	if !errors.As(err, &e) {
-		return err
-	}
-	return fail(api.CodeExhausted, "%s: %s", what, e)
 }
 
 // write adds to the plan what differs from what is stored.

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -101,20 +102,10 @@ func (r *Registry) change(ctx context.Context, what string, draft func(x *index)
 		return nil, 0, fmt.Errorf("%s: %w", what, err)
 	}
 	for range maxAttempts {
-		r.mu.Lock()
-		p, err := draft(r.idx)
-		if err == nil {
-			err = p.err
-		}
+		p, err := r.prepare(ctx, draft)
 		if err != nil {
-			if p != nil {
-				r.dropLocked(p.holds)
-			}
-			r.mu.Unlock()
 			return nil, 0, err
 		}
-		r.mu.Unlock()
-
 		ok, rev, err := r.commit(ctx, p)
 		if err != nil {
 			// If it was written all the same, the index will say so; until
@@ -132,6 +123,36 @@ func (r *Registry) change(ctx context.Context, what string, draft func(x *index)
 		}
 	}
 	return nil, 0, fail(api.CodeUnavailable, "%s: what it depends on changed %d times while it was tried: try again", what, maxAttempts)
+}
+
+// prepare calls draft with the lock held. While it finds nothing left to lease but
+// what other calls of this registry have in hand, it waits for these to end:
+// they may fail and leave something.
+func (r *Registry) prepare(ctx context.Context, draft func(x *index) (*plan, error)) (*plan, error) {
+	for {
+		r.mu.Lock()
+		p, err := draft(r.idx)
+		if err == nil {
+			err = p.err
+		}
+		if err != nil && p != nil {
+			r.dropLocked(p.holds)
+		}
+		changed := r.changed
+		r.mu.Unlock()
+		var e *allocator.ExhaustedError
+		if err == nil || !errors.As(err, &e) {
+			return p, err
+		}
+		if e.Held == 0 {
+			return nil, fail(api.CodeExhausted, "%v", err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for other claims: %w: %w", ErrUnavailable, ctx.Err())
+		}
+	}
 }
 
 // commit tries p once.
@@ -166,9 +187,13 @@ func (r *Registry) settleAt(ctx context.Context, rev int64, p *plan) {
 }
 
 func (r *Registry) drop(holds []hold) {
+	if len(holds) == 0 {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dropLocked(holds)
+	r.notify()
 }
 
 func (r *Registry) dropLocked(holds []hold) {
