@@ -60,8 +60,8 @@ func Open(host string) (*Engine, error) {
 	return &Engine{host: c.DaemonHost(), opts: opts}, nil
 }
 
-// session is a short connection to an Engine, at the API version that this
-// Engine speaks now. Its methods return errors fit for unavailable.
+// session is a short connection to an Engine, at the API version that the
+// Engine speaks now, which an upgrade may have changed.
 type session struct {
 	*client.Client
 	host string

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -307,5 +308,23 @@ func TestUnavailable(t *testing.T) {
 	}
 	if _, err := Open("nonsense"); err == nil {
 		t.Error("Open took nonsense for an address")
+	}
+}
+
+func TestEngineThatDoesNotAnswer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // nobody accepts
+	e, err := Open("tcp://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	_, err = e.Ensure(ctx, net4())
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not answer") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("the error is %v", err)
 	}
 }

@@ -142,6 +142,8 @@ func TestWhatEachVersionIsAsked(t *testing.T) {
 	}} {
 		t.Run(tt.version+" "+tt.network.Name, func(t *testing.T) {
 			f, e := newFake(t, tt.version)
+			// An Engine takes the name that it is asked for as a pattern.
+			f.networks["other"] = apinetwork.Inspect{Network: apinetwork.Network{ID: "other", Name: "x" + tt.network.Name + "x"}}
 			for range 2 {
 				if _, err := e.Ensure(context.Background(), tt.network); err != nil {
 					t.Fatal(err)

@@ -98,10 +98,21 @@ func (f *Firewall) applyFamily(ctx context.Context, fam family, want Ruleset) (r
 
 // look compares the kernel with want.
 func (f *Firewall) look(ctx context.Context, fam family, want Ruleset) ([]change, error) {
-	text, err := f.save(ctx, fam)
-	if errors.Is(err, ErrNotFound) && want.String() == "" {
-		return nil, nil
+	have, err := f.have(ctx, fam)
+	if err != nil {
+		// Where we want nothing, a host without iptables or without IPv6 is as
+		// good as one without rules of ours.
+		absent := errors.Is(err, ErrNotFound) || fam.v6 && ctx.Err() == nil
+		if want.String() == "" && absent {
+			return nil, nil
+		}
+		return nil, err
 	}
+	return plan(fam.program, want, have), nil
+}
+
+func (f *Firewall) have(ctx context.Context, fam family) (saved, error) {
+	text, err := f.save(ctx, fam)
 	if err != nil {
 		return nil, err
 	}
@@ -109,5 +120,5 @@ func (f *Firewall) look(ctx context.Context, fam family, want Ruleset) ([]change
 	if err != nil {
 		return nil, fmt.Errorf("reading what %s-save printed: %w", fam.program, err)
 	}
-	return plan(fam.program, want, have), nil
+	return have, nil
 }

@@ -132,13 +132,16 @@ func planJump(script *strings.Builder, found func(string, ...any), c Chain, have
 	}
 }
 
-// dockerUser is the chain that Docker leaves to others. Docker jumps there
-// first from FORWARD, and puts that jump back on top whenever it starts, so
-// that nothing else can stay before Docker's own rules.
+// dockerUser is the chain that Docker leaves to others. Docker puts the jump
+// there back on top of FORWARD whenever it makes a network, its own at its
+// start included, so that nothing else can stay before Docker's own rules.
 const dockerUser = "DOCKER-USER"
 
 // forwardHome is the chain where the jump to our forwarding rules belongs:
-// DOCKER-USER where FORWARD leads there before anything else can drop.
+// DOCKER-USER where FORWARD leads there before anything else can drop. It does
+// not where DOCKER-USER is left from an Engine that is gone, and not between
+// the restart of an Engine 20.10 without docker0 and its next network: till
+// then the isolation of its networks from each other comes first.
 func forwardHome(have savedTable) string {
 	// Our own jump does not count: it is what is to be moved.
 	forward := slices.DeleteFunc(slices.Clone(have.chains["FORWARD"]), func(rule string) bool {

@@ -200,6 +200,25 @@ esac`
 	}
 }
 
+func TestHostWithoutIPv6(t *testing.T) {
+	f := fakePrograms(t, map[string]string{
+		"iptables-save": emptySave, "iptables-restore": "cat >/dev/null",
+		"ip6tables-save": "echo \"ip6tables-save: no IPv6 here\" >&2; exit 1",
+	})
+	n := testNetwork()
+	const want = "ip6tables-save: exit status 1: ip6tables-save: no IPv6 here"
+	if _, err := f.Apply(context.Background(), ConfigOf(n)); err == nil || err.Error() != want {
+		t.Errorf("with IPv6 overlays the error is\n%v\nand should be\n%s", err, want)
+	}
+	n.Overlays = n.Overlays[:1]
+	if _, err := f.Apply(context.Background(), ConfigOf(n)); err != nil {
+		t.Errorf("without IPv6 overlays: %v", err)
+	}
+	if err := f.Remove(context.Background()); err != nil {
+		t.Errorf("Remove: %v", err)
+	}
+}
+
 func TestDeadline(t *testing.T) {
 	f := fakePrograms(t, map[string]string{"iptables-save": "exec sleep 3600", "ip6tables-save": "exec sleep 3600"})
 	ctx, cancel := context.WithCancel(context.Background())
