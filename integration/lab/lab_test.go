@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -300,6 +302,30 @@ func TestHTTP(t *testing.T) {
 	if status, _, err := a.HTTP(ctx, "GET", "http://127.0.0.1:8000/nothing", nil); err != nil || status != 404 {
 		t.Errorf("of nothing: %d, %v", status, err)
 	}
+	// Whatever threads dial, all are back in the machine's network later.
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if _, _, err := a.HTTP(ctx, "GET", "http://127.0.0.1:8000/", nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	threads, err := filepath.Glob("/proc/self/task/*/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, thread := range threads {
+		if space, err := os.Readlink(thread); err == nil && space != own {
+			t.Errorf("%s is in %s, not in the machine's network %s", thread, space, own)
+		}
+	}
+
 	if err := p.Kill(); err != nil {
 		t.Error(err)
 	}

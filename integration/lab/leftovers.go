@@ -156,7 +156,12 @@ func (l *Lab) leftovers() error {
 	if err != nil {
 		return err
 	}
-	for _, p := range processes {
+	// A thread of ours could be in another network than the process.
+	threads, err := filepath.Glob("/proc/self/task/[0-9]*")
+	if err != nil {
+		return err
+	}
+	for _, p := range append(processes, threads...) {
 		for _, kind := range spaceKinds {
 			// A process that has ended meanwhile has no link.
 			space, err := os.Readlink(p + "/ns/" + kind)

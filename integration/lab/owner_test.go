@@ -66,20 +66,13 @@ func spaces(t *testing.T) map[string]string {
 	return found
 }
 
-// traces are what a lab may leave on the machine.
+// traces are directories and mounts of the labs of a process.
 func traces(t *testing.T, pid int) []string {
 	t.Helper()
-	mark := fmt.Sprintf("dcos-overlay-lab-%d-", pid)
+	mark := labMark(pid)
 	found, err := filepath.Glob(filepath.Join(os.TempDir(), mark+"*"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, depth := range []string{"/", "/*/"} {
-		cgroups, err := filepath.Glob("/sys/fs/cgroup" + depth + mark + "*")
-		if err != nil {
-			t.Fatal(err)
-		}
-		found = append(found, cgroups...)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -92,6 +85,9 @@ func traces(t *testing.T, pid int) []string {
 	}
 	return found
 }
+
+// labMark begins the names of the labs of a process.
+func labMark(pid int) string { return fmt.Sprintf("dcos-overlay-lab-%d-", pid) }
 
 func links(t *testing.T) string {
 	t.Helper()
@@ -126,6 +122,7 @@ func TestKilledOwner(t *testing.T) {
 	}
 	// Its namespaces are those of processes below it.
 	made := map[string]bool{}
+	inCgroup := false
 	for _, pid := range descendants(t, owner.Process.Pid) {
 		for _, kind := range []string{"net", "mnt", "pid", "ipc", "uts"} {
 			space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
@@ -133,13 +130,15 @@ func TestKilledOwner(t *testing.T) {
 				made[space] = true
 			}
 		}
+		cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		inCgroup = inCgroup || err == nil && strings.Contains(string(cgroups), labMark(owner.Process.Pid))
 	}
 	// The outside host, host a, and Docker's container.
 	if len(made) < 3*5 {
 		t.Errorf("the lab has only the namespaces %v", made)
 	}
-	if len(traces(t, owner.Process.Pid)) < 2 {
-		t.Errorf("the lab has no directory or no cgroup: %v", traces(t, owner.Process.Pid))
+	if len(traces(t, owner.Process.Pid)) != 1 || !inCgroup {
+		t.Errorf("the lab has the directories %q; in a cgroup of its own: %v", traces(t, owner.Process.Pid), inCgroup)
 	}
 
 	if err := owner.Process.Kill(); err != nil {
@@ -159,7 +158,11 @@ func TestKilledOwner(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	newLab(t, 0)
+	l, _ := newLab(t, 0)
+	// Seen from a host, for the machine may not have mounted its cgroups.
+	if left, err := l.Outside.Run(ctx, "find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", labMark(owner.Process.Pid)+"*"); err != nil || left != "" {
+		t.Errorf("a killed lab left the cgroups %s, %v", left, err)
+	}
 	if left := traces(t, owner.Process.Pid); len(left) > 0 {
 		t.Errorf("a killed lab left %q", left)
 	}

@@ -102,19 +102,41 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	}
 	done := make(chan result)
 	go func() {
-		// Never unlocked: the thread, whose namespace is changed, ends with
-		// this goroutine. A numeric address is dialled in this goroutine, so
-		// the socket is the host's.
+		// A numeric address is dialled in this goroutine, so the socket is of
+		// this thread's network.
 		runtime.LockOSThread()
-		if err := netns.Set(space); err != nil {
-			done <- result{err: fmt.Errorf("entering the network of host %s: %w", h.Name, err)}
-			return
-		}
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		conn, err := dialIn(ctx, space, network, address)
 		done <- result{conn, err}
 	}()
 	r := <-done
-	return r.conn, r.err
+	if r.err != nil {
+		return nil, fmt.Errorf("dialling from host %s: %w", h.Name, r.err)
+	}
+	return r.conn, nil
+}
+
+// dialIn dials in another network namespace. The goroutine must be locked to
+// its thread, which is unlocked if it is back in its own namespace; else the
+// thread ends with the goroutine. Just to leave it to that would not do: the
+// runtime keeps a process's first thread, and in that namespace.
+func dialIn(ctx context.Context, space netns.NsHandle, network, address string) (net.Conn, error) {
+	own, err := netns.Get()
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	if err := netns.Set(space); err != nil {
+		return nil, err
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if back := netns.Set(own); back != nil {
+		if conn != nil {
+			conn.Close()
+		}
+		return nil, errors.Join(err, fmt.Errorf("returning to the own network: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return conn, err
 }
 
 // netspace is the host's network namespace, for the caller to close.
