@@ -235,12 +235,16 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 	return nil, fmt.Errorf("%w (%s)", ErrUnreachable, strings.Join(causes, "; "))
 }
 
-// terse leaves out what net/http puts before the cause: method and URL, which
-// the reader has been told.
+// terse leaves out what net/http and net put before the cause: method, URL and
+// addresses, which the reader has been told.
 func terse(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
-		return u.Err
+		err = u.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		err = op.Err
 	}
 	return err
 }
