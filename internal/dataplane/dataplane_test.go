@@ -205,6 +205,20 @@ route fd01:b:0:0:1::/80 via fd01:a::2`},
 	}
 }
 
+// TestPeersOfSelfFirst: our own claim stands against a lower address's.
+func TestPeersOfSelfFirst(t *testing.T) {
+	agents := sample()
+	agents[0].VTEP.MAC = agents[2].VTEP.MAC
+	agents[1].Overlays[0].Subnets = agents[2].Overlays[0].Subnets
+	want := `neighbour 44.128.0.2 lladdr 70:b3:d5:80:00:02
+neighbour fd01:a::2 lladdr 70:b3:d5:80:00:02
+forwarding entry 70:b3:d5:80:00:02 dst 172.17.0.3
+route fd01:b:0:0:1::/80 via fd01:a::2`
+	if got := noMetrics(PeersOf(agents[2].IP, agents).String()); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
+
 // TestMetric pins values: the kernels of running hosts hold them.
 func TestMetric(t *testing.T) {
 	for subnet, want := range map[string]uint32{

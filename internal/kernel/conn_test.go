@@ -157,7 +157,7 @@ func TestReplies(t *testing.T) {
 
 // TestBodies: what is sent is read back the same by the parsers of dumps.
 func TestBodies(t *testing.T) {
-	d := device{name: "vtep1024", index: 300}
+	d := device{name: "vtep1024", index: 300, mac: mac("70:b3:d5:80:00:01")}
 	for dst, gateway := range map[string]string{"9.0.1.0/24": "44.128.0.2", "fd01:b:0:0:1::/80": "fd01:a::2", "0.0.0.0/0": "44.128.0.2"} {
 		e := dataplane.RouteEntry{Dst: netip.MustParsePrefix(dst), Route: dataplane.Route{Gateway: netip.MustParseAddr(gateway), Metric: 7}}
 		r, ours := d.parseRoute(routeBody(e, d.index, rtMsg{}))
@@ -176,5 +176,9 @@ func TestBodies(t *testing.T) {
 		if !ours || !n.plain || n.ip != ip || n.mac != m {
 			t.Errorf("forwarding entry %s became %v", text, n)
 		}
+	}
+	own := appendAttr(ndMsg{family: unix.AF_BRIDGE, index: d.index, state: nudPermanent}.append(nil), ndaLLAddr, d.mac[:])
+	if n, ours := d.parseNeigh(own, unix.AF_BRIDGE); ours {
+		t.Errorf("the kernel's entry for the device itself became %v", n)
 	}
 }

@@ -91,7 +91,7 @@ func (k *Kernel) ensureAddrs(link netlink.Link, want []netip.Prefix) (repairs []
 	removed := false
 	for _, a := range have {
 		p := prefixOf(a.IPNet)
-		if slices.Contains(want, p) && a.Flags&unix.IFA_F_DADFAILED == 0 {
+		if slices.Contains(want, p) {
 			continue
 		}
 		if err := k.h.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {

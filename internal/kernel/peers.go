@@ -22,7 +22,7 @@ type Stats struct {
 	// Changes are the planned ones, for logs. AddPeers plans no deletions.
 	Changes dataplane.Changes
 	// Foreign is the number of further entries to remove that no peer could
-	// have, such as a second destination of one MAC.
+	// have, such as a second route to one subnet.
 	Foreign int
 	// Failed is the number of all these that failed; the error tells why.
 	Failed int
@@ -156,8 +156,8 @@ type holding struct {
 	foreign []message
 }
 
-// holding reads the kernel's tables. Of several entries where peers has room
-// for one, it counts the one that want has, so that the others go.
+// holding reads the kernel's tables. Of several routes to one subnet it counts
+// the one that want has, so that the others go.
 func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) (holding, error) {
 	h := holding{peers: dataplane.NewPeers()}
 	var routes []routeSeen
@@ -190,7 +190,7 @@ func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) 
 			h.addForeign(dev, unix.RTM_DELNEIGH, n.raw, dataplane.NeighEntry{IP: n.ip, MAC: n.mac})
 		}
 	}
-	h.sortFDB(dev, fdb, want)
+	h.sortFDB(dev, fdb)
 	return h, nil
 }
 
@@ -287,9 +287,15 @@ func hopsUse(b []byte, index uint32) bool {
 }
 
 func (h *holding) sortRoutes(dev device, seen []routeSeen, want dataplane.Peers) {
-	for dst, same := range groupBy(seen, func(r routeSeen) netip.Prefix { return r.dst }) {
-		kept := choose(same, func(r routeSeen) bool { return r.plain && r.route == want.Routes[dst] },
-			func(r routeSeen) bool { return r.plain })
+	byDst := make(map[netip.Prefix][]routeSeen, len(seen))
+	for _, r := range seen {
+		byDst[r.dst] = append(byDst[r.dst], r)
+	}
+	for dst, same := range byDst {
+		kept := slices.IndexFunc(same, func(r routeSeen) bool { return r.plain && r.route == want.Routes[dst] })
+		if kept < 0 {
+			kept = slices.IndexFunc(same, func(r routeSeen) bool { return r.plain })
+		}
 		for i, r := range same {
 			if i == kept {
 				h.peers.Routes[dst] = r.route
@@ -344,41 +350,20 @@ func (d device) parseNeigh(b []byte, family uint8) (n neighSeen, ours bool) {
 	return n, ours
 }
 
-func (h *holding) sortFDB(dev device, seen []neighSeen, want dataplane.Peers) {
-	for mac, same := range groupBy(seen, func(n neighSeen) network.MAC { return n.mac }) {
-		kept := choose(same, func(n neighSeen) bool { return n.plain && n.ip == want.FDB[mac] },
-			func(n neighSeen) bool { return n.plain })
-		for i, n := range same {
-			if i == kept {
-				h.peers.FDB[mac] = n.ip
-			} else {
-				h.addForeign(dev, unix.RTM_DELNEIGH, n.raw, dataplane.FDBEntry{MAC: mac, Dst: n.ip})
-			}
+func (h *holding) sortFDB(dev device, seen []neighSeen) {
+	for _, n := range seen {
+		// Only the MACs that stand for many, of which no peer has one, can
+		// have several destinations.
+		if _, taken := h.peers.FDB[n.mac]; n.plain && !taken {
+			h.peers.FDB[n.mac] = n.ip
+		} else {
+			h.addForeign(dev, unix.RTM_DELNEIGH, n.raw, dataplane.FDBEntry{MAC: n.mac, Dst: n.ip})
 		}
 	}
 }
 
 func (h *holding) addForeign(dev device, typ uint16, raw []byte, entry fmt.Stringer) {
 	h.foreign = append(h.foreign, message{typ: typ, body: raw, what: change{"delete foreign", entry, dev.name}, absentOK: true})
-}
-
-func groupBy[K comparable, T any](items []T, key func(T) K) map[K][]T {
-	out := make(map[K][]T, len(items))
-	for _, t := range items {
-		out[key(t)] = append(out[key(t)], t)
-	}
-	return out
-}
-
-// choose is the index of the first item that fits the earliest preference
-// which any fits, or -1.
-func choose[T any](items []T, preferences ...func(T) bool) int {
-	for _, fits := range preferences {
-		if i := slices.IndexFunc(items, fits); i >= 0 {
-			return i
-		}
-	}
-	return -1
 }
 
 func uint32Of(b []byte) uint32 {

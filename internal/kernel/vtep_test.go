@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -54,6 +55,7 @@ func TestVTEPRepair(t *testing.T) {
 		{"IPv6 address removed", "addr del fd01:a::1/64 dev vtep1024", "added address fd01:a::1/64", true},
 		{"foreign address", "addr add 10.1.1.1/24 dev vtep1024", "removed address 10.1.1.1/24", true},
 		{"foreign address in the subnet", "addr add 44.128.0.9/16 dev vtep1024", "removed address 44.128.0.9/16", true},
+		{"secondary to a foreign address", "addr flush dev vtep1024; addr add 44.128.0.9/16 dev vtep1024; addr add 44.128.0.1/16 dev vtep1024; addr add fd01:a::1/64 dev vtep1024 nodad", "removed address 44.128.0.9/16", true},
 		{"second length", "addr add 44.128.0.1/24 dev vtep1024", "removed address 44.128.0.1/24", true},
 		{"link-local address", "addr add fe80::1/64 dev vtep1024", "removed address fe80::1/64", true},
 		{"IPv4 prefix route", "route del 44.128.0.0/16 dev vtep1024", "added route 44.128.0.0/16", true},
@@ -76,7 +78,9 @@ func TestVTEPRepair(t *testing.T) {
 			if !c.keeps && c.name != "deleted" {
 				ip(t, "link del vtep1024")
 			}
-			ip(t, c.breakage)
+			for args := range strings.SplitSeq(c.breakage, "; ") {
+				ip(t, args)
+			}
 			contains(t, ensureVTEP(t, k, sampleVTEP()), c.repair)
 			if after := link(t, "vtep1024").Attrs().Index; (after == before) != c.keeps {
 				t.Errorf("device index was %d and is %d", before, after)
