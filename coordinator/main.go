@@ -1,4 +1,4 @@
-// dcos-overlay-coordinator leases VTEP addresses and subnets to agents and
+// Command dcos-overlay-coordinator leases VTEP addresses and subnets to agents and
 // tells each of them about all others. Its truth is in etcd: one inside this
 // process, or a cluster.
 package main
@@ -15,36 +15,20 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/server"
-	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/network"
-	"github.com/dcos/dcos-overlay/internal/network/networkfile"
 )
 
 const (
-	defaultDataDir = "/var/lib/dcos-overlay-coordinator"
 	// startTimeout bounds how long etcd may take to start and to answer.
 	startTimeout = time.Minute
 	exitRuntime  = 1
 	exitUsage    = 2
 )
-
-// usageError is what the operator must correct before another start.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-type options struct {
-	config, dataDir      string
-	listen, etcd         []string
-	quarantine, aliveTTL time.Duration
-	logFormat, logLevel  string
-}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -62,34 +46,6 @@ func main() {
 		fmt.Fprintf(os.Stderr, "dcos-overlay-coordinator: %v\n", err)
 		os.Exit(exitRuntime)
 	}
-}
-
-func command() *cobra.Command {
-	var o options
-	cmd := &cobra.Command{
-		Use:           "dcos-overlay-coordinator",
-		Short:         "Lease VTEP addresses and subnets to the agents of overlay networks",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unexpected argument %q: there are only flags", args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o, cmd.ErrOrStderr()) },
-	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	f := cmd.Flags()
-	f.StringVar(&o.config, "config", "", "network configuration: master.json, its overlay object, or config.yaml")
-	f.StringVar(&o.dataDir, "data-dir", defaultDataDir, "where the etcd inside this process keeps its data")
-	f.StringSliceVar(&o.listen, "listen", []string{fmt.Sprintf(":%d", api.DefaultPort)}, "TCP addresses to answer HTTP on")
-	f.StringSliceVar(&o.etcd, "etcd", nil, "URLs of an etcd cluster to use instead of an etcd inside this process")
-	f.DurationVar(&o.quarantine, "quarantine", registry.DefaultQuarantine, "how long a released subnet or VTEP address rests before another agent gets it")
-	f.DurationVar(&o.aliveTTL, "alive-ttl", registry.DefaultAliveTTL, "how long an agent counts as alive after its last status")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	return cmd
 }
 
 func run(ctx context.Context, o options, stderr io.Writer) (err error) {
@@ -132,36 +88,6 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 		log.Info("listening", "address", l.Addr().String())
 	}
 	return group.Wait()
-}
-
-func logger(o options, w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, usageError{fmt.Errorf("--log-level is %q: it must be debug, info, warn or error", o.logLevel)}
-	}
-	switch opts := (&slog.HandlerOptions{Level: level}); o.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	}
-	return nil, usageError{fmt.Errorf("--log-format is %q: it must be text or json", o.logFormat)}
-}
-
-// configuration reads the file at path; nil when there is no path.
-func configuration(path string) (*network.Network, error) {
-	if path == "" {
-		return nil, nil
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("read --config: %w", err)}
-	}
-	n, err := networkfile.Parse(data)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--config %s:\n%w", path, err)}
-	}
-	return &n, nil
 }
 
 func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {

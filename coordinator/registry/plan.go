@@ -125,9 +125,9 @@ func (r *Registry) change(ctx context.Context, what string, draft func(x *index)
 	return nil, 0, fail(api.CodeUnavailable, "%s: what it depends on changed %d times while it was tried: try again", what, maxAttempts)
 }
 
-// prepare calls draft with the lock held. While it finds nothing left to lease but
-// what other calls of this registry have in hand, it waits for these to end:
-// they may fail and leave something.
+// prepare calls draft with the lock held. While it finds nothing left to lease
+// but what other calls of this registry have in hand, it waits for these to
+// end: they may fail and leave something.
 func (r *Registry) prepare(ctx context.Context, draft func(x *index) (*plan, error)) (*plan, error) {
 	for {
 		r.mu.Lock()
@@ -178,6 +178,7 @@ func (r *Registry) settleAt(ctx context.Context, rev int64, p *plan) {
 	if len(p.holds) > 0 {
 		r.settling = append(r.settling, settled{rev: rev, holds: p.holds})
 		r.settle()
+		r.notify()
 	}
 	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, indexWait)

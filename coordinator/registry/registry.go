@@ -300,6 +300,7 @@ func (r *Registry) notify() {
 // await waits until ok, called with the lock held, is true. nudge, which may
 // be nil, is called now and then while it is not.
 func (r *Registry) await(ctx context.Context, ok func() bool, nudge func()) error {
+	var delay <-chan time.Time
 	for {
 		r.mu.Lock()
 		done, changed := ok(), r.changed
@@ -307,13 +308,13 @@ func (r *Registry) await(ctx context.Context, ok func() bool, nudge func()) erro
 		if done {
 			return nil
 		}
-		var delay <-chan time.Time
-		if nudge != nil {
+		if nudge != nil && delay == nil {
 			delay = time.After(progressDelay)
 		}
 		select {
 		case <-changed:
 		case <-delay:
+			delay = nil
 			nudge()
 		case <-ctx.Done():
 			return ctx.Err()
