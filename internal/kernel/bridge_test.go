@@ -14,7 +14,9 @@ import (
 
 func TestBridgeCreate(t *testing.T) {
 	k := newKernel(t)
-	contains(t, ensureBridge(t, k, sampleBridge()), "m-dcos: created")
+	made := ensureBridge(t, k, sampleBridge())
+	contains(t, made, "m-dcos: created")
+	lacks(t, made, "MAC", "MTU") // they are right from the start
 
 	contains(t, ip(t, "-d link show m-dcos"),
 		"link/ether 0a:58:09:00:00:01", "mtu 1400", "BROADCAST,MULTICAST,UP",
@@ -36,6 +38,21 @@ func TestBridgeOnlyIPv4(t *testing.T) {
 	b.Addrs = b.Addrs[:1]
 	ensureBridge(t, k, b)
 	lacks(t, ip(t, "addr show m-dcos"), "inet6")
+}
+
+func TestBridgeWithoutIPv6InKernel(t *testing.T) {
+	k := newKernel(t)
+	if _, err := ensureSysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := k.EnsureBridge(context.Background(), sampleBridge())
+	if err == nil {
+		t.Fatal("an IPv6 address where there is no IPv6")
+	}
+	contains(t, err.Error(), "add address fd01:b::1/81 to m-dcos: ", "IPv6 is off", "enable_ipv6")
+	b := sampleBridge()
+	b.Addrs = b.Addrs[:1]
+	ensureBridge(t, k, b)
 }
 
 func TestBridgeRepair(t *testing.T) {

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// RouteProtocol marks our routes. It is registered to nobody in
-	// iproute2's rt_protos, and DC/OS's navstar used the same.
+	// RouteProtocol marks our routes. iproute2's rt_protos gives it to nobody
+	// else.
 	RouteProtocol = 44
 
 	// defaultTimeout bounds the waiting of a call whose context has no

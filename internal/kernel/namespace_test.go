@@ -10,10 +10,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"go.uber.org/goleak"
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
+
+// TestMain fails when a goroutine is left: the CNI plugin forks nothing off.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // enterNamespace puts the test into a network namespace of its own, with only
 // a loopback device, until the test ends.

@@ -83,3 +83,19 @@ func oneCallPerEntry(index int, want dataplane.Peers) error {
 	}
 	return nil
 }
+
+// BenchmarkEnsure is what every container's start pays when all is there.
+func BenchmarkEnsure(b *testing.B) {
+	k := kernelWithVTEP(b)
+	self := agent(0)
+	v, br := dataplane.VTEPOf(&self, 1450), dataplane.MesosBridgeOf(self.Overlays[0], 1450)
+	ensureBridge(b, k, br)
+	for b.Loop() {
+		if repairs := ensureVTEP(b, k, v) + ensureBridge(b, k, br); repairs != "" {
+			b.Fatal(repairs)
+		}
+		if _, err := k.EnsureForwarding(context.Background(), true, true); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -15,7 +15,9 @@ import (
 
 func TestVTEPCreate(t *testing.T) {
 	k := newKernel(t)
-	contains(t, ensureVTEP(t, k, sampleVTEP()), "vtep1024: created")
+	made := ensureVTEP(t, k, sampleVTEP())
+	contains(t, made, "vtep1024: created")
+	lacks(t, made, "MAC", "MTU") // they are right from the start
 
 	contains(t, ip(t, "-d link show vtep1024"),
 		"vxlan id 1024 local 192.0.2.1", "dstport 64000", "nolearning", "addrgenmode none",
