@@ -102,7 +102,7 @@ func (h *Host) PowerOff() error {
 	h.control.Close()
 	h.netns.Close()
 	h.life = life{}
-	return nil
+	return h.lab.markEnded(h)
 }
 
 // Reboot is a power cut and a new start: processes, network and /run are new,
@@ -186,6 +186,7 @@ func (h *Host) boot(ctx context.Context) error {
 		<-ended
 		control.Close()
 		h.life = life{}
+		err = errors.Join(err, h.lab.markEnded(h))
 		text, _ := os.ReadFile(logFile.Name())
 		return fmt.Errorf("starting host %s: %w: %s", h.Name, err, tail(string(text)))
 	}

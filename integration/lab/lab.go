@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,7 +53,7 @@ type Lab struct {
 	// hosts are all but Outside.
 	hosts []*Host
 	// spaces are the namespaces that any host ever had, as /proc names them.
-	spaces map[string]string
+	spaces map[string]space
 	closed bool
 }
 
@@ -81,7 +82,7 @@ func New(opts Options) (*Lab, error) {
 		dir:    dir,
 		log:    opts.Log,
 		starts: make(chan func()),
-		spaces: map[string]string{},
+		spaces: map[string]space{},
 	}
 	if l.log == nil {
 		l.log = io.Discard
@@ -119,11 +120,12 @@ func (l *Lab) openOutside(ctx context.Context) error {
 // maxName letters, digits or dashes; addr is its underlay address, out of
 // Underlay4, from which Underlay6's follows (172.17.1.2 has fd00:17::102).
 func (l *Lab) AddHost(ctx context.Context, name string, addr netip.Addr) (*Host, error) {
+	l.mu.Lock()
 	if err := l.checkNew(name, addr); err != nil {
+		l.mu.Unlock()
 		return nil, fmt.Errorf("adding host %s: %w", name, err)
 	}
 	h := l.newHost(name, addr, addr6(addr))
-	l.mu.Lock()
 	l.hosts = append(l.hosts, h)
 	l.mu.Unlock()
 	if err := h.PowerOn(ctx); err != nil {
@@ -132,6 +134,7 @@ func (l *Lab) AddHost(ctx context.Context, name string, addr netip.Addr) (*Host,
 	return h, nil
 }
 
+// checkNew tells whether a host may be added; l.mu is held.
 func (l *Lab) checkNew(name string, addr netip.Addr) error {
 	if len(name) == 0 || len(name) > maxName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return fmt.Errorf("a name is 1 to %d lower-case letters, digits or dashes", maxName)
@@ -139,12 +142,10 @@ func (l *Lab) checkNew(name string, addr netip.Addr) error {
 	if !Underlay4.Contains(addr) || addr == Router4 {
 		return fmt.Errorf("%s is not a free address of the underlay, %s", addr, Underlay4)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.closed {
 		return errors.New("the lab is closed")
 	}
-	for _, h := range append(l.hosts, l.Outside) {
+	for _, h := range slices.Concat(l.hosts, []*Host{l.Outside}) {
 		if h.Name == name || h.Addr == addr {
 			return fmt.Errorf("host %s at %s is there already", h.Name, h.Addr)
 		}
@@ -156,7 +157,7 @@ func (l *Lab) checkNew(name string, addr netip.Addr) error {
 func (l *Lab) Hosts() []*Host {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]*Host(nil), l.hosts...)
+	return slices.Clone(l.hosts)
 }
 
 // Close ends every host and removes what the lab made. It returns an error

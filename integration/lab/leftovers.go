@@ -129,29 +129,71 @@ func removeCgroup(top string) error {
 	return errors.Join(errs...)
 }
 
-// remember notes a host's namespaces, so that Close can look for them.
-func (l *Lab) remember(h *Host) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, kind := range spaceKinds {
-		space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", h.pid, kind))
-		if err != nil {
-			return err
-		}
-		l.spaces[space] = h.Name
-	}
-	return nil
+// space is a namespace that a host has or had.
+type space struct {
+	host string
+	// ended is when the host's life ended, in clock ticks since boot; 0 while
+	// it is on.
+	ended int64
 }
 
 // spaceKinds are the namespaces by which a host's processes are told.
 var spaceKinds = []string{"net", "mnt", "pid"}
 
+// remember notes the namespaces of a host that has just started, so that Close
+// can look for them.
+func (l *Lab) remember(h *Host) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, kind := range spaceKinds {
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", h.pid, kind))
+		if err != nil {
+			return err
+		}
+		l.spaces[link] = space{host: h.Name}
+	}
+	return nil
+}
+
+// markEnded notes that the namespaces of a host, which has just ended, may
+// from now on be others': the kernel uses their numbers again.
+func (l *Lab) markEnded(h *Host) error {
+	// proc_uptime(5): seconds since boot, with two decimals; a clock tick is a
+	// hundredth of a second, see time(7).
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return err
+	}
+	var seconds, hundredths int64
+	if _, err := fmt.Sscanf(string(text), "%d.%d", &seconds, &hundredths); err != nil {
+		return fmt.Errorf("reading /proc/uptime: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for link, s := range l.spaces {
+		if s.host == h.Name && s.ended == 0 {
+			s.ended = seconds*100 + hundredths
+			l.spaces[link] = s
+		}
+	}
+	return nil
+}
+
+// leftoverTimeout bounds the waiting for what may still be on its way out, or
+// is another lab's for a moment: a thread that looks into a host of its own.
+const leftoverTimeout = 3 * time.Second
+
 // leftovers lists processes that are still in a namespace of the lab, and
 // mounts of it in this process's own mount namespace.
 func (l *Lab) leftovers() error {
-	var errs []error
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), leftoverTimeout)
+	defer cancel()
+	return Until(ctx, "the hosts to leave nothing", func(context.Context) error {
+		return errors.Join(l.processes(), l.mounts())
+	})
+}
+
+func (l *Lab) processes() error {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err
@@ -161,25 +203,47 @@ func (l *Lab) leftovers() error {
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
 	for _, p := range append(processes, threads...) {
 		for _, kind := range spaceKinds {
 			// A process that has ended meanwhile has no link.
-			space, err := os.Readlink(p + "/ns/" + kind)
+			link, err := os.Readlink(p + "/ns/" + kind)
 			if err != nil {
 				continue
 			}
-			if host, ok := l.spaces[space]; ok {
-				name, _ := os.ReadFile(p + "/comm")
-				errs = append(errs, fmt.Errorf("process %s (%s) is still in %s of host %s",
-					filepath.Base(p), bytes.TrimSpace(name), space, host))
-				break
+			s, ours := l.spaces[link]
+			pid, err := strconv.Atoi(filepath.Base(p))
+			if !ours || err != nil || s.ended != 0 && startedAfter(pid, s.ended) {
+				continue
 			}
+			name, _ := os.ReadFile(p + "/comm")
+			errs = append(errs, fmt.Errorf("process %d (%s) is still in %s of host %s",
+				pid, bytes.TrimSpace(name), link, s.host))
+			break
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// startedAfter tells whether a process started later than a clock tick, or is
+// gone.
+func startedAfter(pid int, tick int64) bool {
+	text, err := startTime(pid)
+	if err != nil {
+		return true
+	}
+	started, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && started >= tick
+}
+
+func (l *Lab) mounts() error {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for line := range strings.Lines(string(mounts)) {
 		if strings.Contains(line, l.dir) {
 			errs = append(errs, fmt.Errorf("a mount is left: %s", strings.TrimSpace(line)))

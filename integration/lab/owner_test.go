@@ -50,17 +50,18 @@ func ownLab() {
 	select {}
 }
 
-// spaces are the namespaces that any process is in, with one of them each.
-func spaces(t *testing.T) map[string]string {
+// linksTo are the links in /proc, one a process and kind, to namespaces out of
+// a set.
+func linksTo(t *testing.T, set map[string]bool) []string {
 	t.Helper()
-	links, err := filepath.Glob("/proc/[0-9]*/ns/*")
+	all, err := filepath.Glob("/proc/[0-9]*/ns/*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := map[string]string{}
-	for _, link := range links {
-		if space, err := os.Readlink(link); err == nil {
-			found[space] = link
+	var found []string
+	for _, link := range all {
+		if space, err := os.Readlink(link); err == nil && set[space] {
+			found = append(found, link)
 		}
 	}
 	return found
@@ -141,6 +142,8 @@ func TestKilledOwner(t *testing.T) {
 		t.Errorf("the lab has the directories %q; in a cgroup of its own: %v", traces(t, owner.Process.Pid), inCgroup)
 	}
 
+	// Looked for before, because the numbers of namespaces are used again.
+	held := linksTo(t, made)
 	if err := owner.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -149,9 +152,9 @@ func TestKilledOwner(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := lab.Until(ctx, "the killed lab's processes to end", func(context.Context) error {
-		for space, link := range spaces(t) {
-			if made[space] {
-				return fmt.Errorf("%s is in %s", link, space)
+		for _, link := range held {
+			if space, err := os.Readlink(link); err == nil && made[space] {
+				return fmt.Errorf("%s is %s", link, space)
 			}
 		}
 		return nil

@@ -34,7 +34,7 @@ func Main(spec string) error {
 		return fmt.Errorf("host %s: %w", s.Hostname, err)
 	}
 	env := []string{
-		"PATH=" + s.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + s.Bin,
 		"HOME=/root",
 		"LANG=C.UTF-8",
 		served + "=1",

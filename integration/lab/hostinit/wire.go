@@ -24,7 +24,8 @@ type Spec struct {
 	// writes is kept there, so a host that starts again finds it.
 	Dir string
 	// Bin is the directory of programs that the host sees too, read-only and
-	// at the same path. It comes first in PATH.
+	// at the same path. It comes last in PATH, for the CNI plugin bridge has
+	// the name of a tool of iproute2.
 	Bin string
 	// Plain are directories that are bound from Dir instead of being a layer
 	// over the machine's: for Docker, which can't stack its own layers on
