@@ -1,0 +1,61 @@
+# Everything that is built, tested and shown goes through here. What changes
+# kernel state does it in namespaces of its own.
+
+GO  ?= go
+BIN := bin
+
+# Static binaries: they run in any container image and on any host.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
+
+# staticcheck is pinned here, not in go.mod, which is for what we ship.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# All packages but the multi-host tests, which build and run real programs.
+UNITS = $(shell $(GO) list ./... | grep -v /integration$$)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+.PHONY: build
+build: ## build the plugins and the daemons into bin/
+	@echo "build: dcos-overlay, dcos-ipam, dcos-overlay-coordinator, dcos-overlay-companion into $(BIN)/"
+	@mkdir -p $(BIN)
+	@$(BUILD) -o $(BIN)/ ./plugins/dcos-overlay ./plugins/dcos-ipam
+	@$(BUILD) -o $(BIN)/dcos-overlay-coordinator ./coordinator
+	@$(BUILD) -o $(BIN)/dcos-overlay-companion ./companion
+
+.PHONY: deps
+deps: ## install the Debian packages that demo and test need (root)
+	@scripts/install-deps.sh
+
+.PHONY: demo
+demo: deps ## show two hosts whose containers reach each other (root)
+	@$(GO) run ./integration/demo
+
+.PHONY: test
+test: deps lint unit integration ## run every test (root)
+
+.PHONY: unit
+unit: ## run the tests of each package, with the race detector (root)
+	@echo "unit: the tests of each package, on the real kernel in namespaces, with the race detector"
+	@$(GO) test -race -timeout 15m $(UNITS)
+
+.PHONY: integration
+integration: ## run the tests on several hosts (root)
+	@echo "integration: the built programs on hosts made of namespaces"
+	@$(GO) test -count 1 -timeout 20m ./integration
+
+.PHONY: lint
+lint: ## check format, go vet, go.mod and staticcheck
+	@echo "lint: gofmt, go mod tidy, go vet, staticcheck"
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	@$(GO) mod tidy -diff
+	@$(GO) vet ./...
+	@$(GO) run $(STATICCHECK) ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
