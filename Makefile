@@ -4,6 +4,11 @@
 GO  ?= go
 BIN := bin
 
+# sudo's PATH leaves out where Go's own archive is unpacked.
+export PATH := $(PATH):/usr/local/go/bin
+# Root does not read the repository of a user who runs sudo make.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
 # Static binaries: they run in any container image and on any host.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
 
@@ -51,7 +56,7 @@ integration: ## run the tests on several hosts (root)
 .PHONY: lint
 lint: ## check format, go vet, go.mod and staticcheck
 	@echo "lint: gofmt, go mod tidy, go vet, staticcheck"
-	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
 	@$(GO) mod tidy -diff
 	@$(GO) vet ./...
 	@$(GO) run $(STATICCHECK) ./...

@@ -32,6 +32,9 @@ want nsenter util-linux
 want mount mount
 want hostname hostname
 want modprobe kmod
+# The race detector is built with cgo.
+want gcc gcc
+[ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 # Its programs run in containers without a C library, so the static one.
 if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	missing="$missing busybox-static"

@@ -2,10 +2,14 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/dcos/dcos-overlay/integration/lab/hostinit"
 )
 
 const module = "github.com/dcos/dcos-overlay"
@@ -39,6 +43,9 @@ func Build(ctx context.Context, dir string) error {
 		if err := build(ctx, filepath.Join(dir, name), pkg); err != nil {
 			return err
 		}
+		if err := link(dir, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -48,11 +55,34 @@ func BuildTools(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return build(ctx, dir, tools...)
+	if err := build(ctx, dir, tools...); err != nil {
+		return err
+	}
+	for _, name := range []string{"probe", "cnitool"} {
+		if err := link(dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// link puts a program into the part of dir that is in a host's PATH, before
+// what the machine may have of that name. The stock CNI plugins are not there:
+// one has the name of iproute2's bridge.
+func link(dir, name string) error {
+	inPath := filepath.Join(dir, hostinit.PathDir)
+	if err := os.MkdirAll(inPath, 0o755); err != nil {
+		return err
+	}
+	at := filepath.Join(inPath, name)
+	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(filepath.Join("..", name), at)
 }
 
 func build(ctx context.Context, out string, packages ...string) error {
-	args := append([]string{"build", "-trimpath", "-o", out}, packages...)
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-o", out}, packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	// Static, for containers that have no C library.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

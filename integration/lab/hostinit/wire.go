@@ -15,6 +15,9 @@ const ControlFD = 3
 // (net.core.wmem_default, 212,992 bytes), above which a packet can't be sent.
 const MaxMessage = 128 << 10
 
+// PathDir is the folder of Spec.Bin with what is called by name only.
+const PathDir = "path"
+
 // Spec says what root file system a host has. Paths are absolute and free of
 // symbolic links.
 type Spec struct {
@@ -24,8 +27,7 @@ type Spec struct {
 	// writes is kept there, so a host that starts again finds it.
 	Dir string
 	// Bin is the directory of programs that the host sees too, read-only and
-	// at the same path. It comes last in PATH, for the CNI plugin bridge has
-	// the name of a tool of iproute2.
+	// at the same path. Its PathDir comes first in PATH.
 	Bin string
 	// Plain are directories that are bound from Dir instead of being a layer
 	// over the machine's: for Docker, which can't stack its own layers on
