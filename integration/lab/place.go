@@ -30,7 +30,7 @@ type Place struct {
 type Command struct {
 	Args []string
 	// Env is the whole environment; nil means the host's own, in which PATH
-	// ends with the lab's programs.
+	// begins with the lab's programs.
 	Env []string
 	// Dir is the working directory; empty means /.
 	Dir   string
