@@ -304,7 +304,7 @@ func (a *Agent) overlays(ctx context.Context, held *agentstate.Held, failure err
 	var out []api.OverlayStatus
 	for _, o := range held.Agent.Overlays {
 		s := api.OverlayStatus{Name: o.Name, State: lease.State{Status: lease.StatusOK}}
-		err := failure
+		err := errors.Join(failure, done.Failed[o.Name])
 		if held.Agent.Config.DockerBridge {
 			dockerErr := a.docker(ctx, o, &s, done)
 			err = errors.Join(err, dockerErr)
@@ -329,9 +329,7 @@ func (a *Agent) docker(ctx context.Context, o lease.Overlay, s *api.OverlayStatu
 		return nil
 	}
 	n := docker.Network{Name: o.Name, Bridge: network.DockerBridgeName(o.Name), V4: v4, V6: v6, MTU: done.MTU}
-	repairs, err := a.Docker.Ensure(ctx, n)
-	done.Repairs = append(done.Repairs, repairs...)
-	if err != nil {
+	if err := done.Note(host.KindDocker)(a.Docker.Ensure(ctx, n)); err != nil {
 		return err
 	}
 	used, free, err := a.Docker.Usage(ctx, n)
@@ -438,9 +436,9 @@ func (a *Agent) writeConf(path, overlay string) error {
 	return nil
 }
 
-func (a *Agent) finish(view *peers.View, repairs []string, err error) {
+func (a *Agent) finish(view *peers.View, repairs []host.Repair, err error) {
 	for _, r := range repairs {
-		a.Log.Info("repaired", "what", r)
+		a.Log.Info("repaired", "what", r.What, "kind", r.Kind)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -32,8 +32,9 @@ func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentsta
 	return h.obtain(ctx, overlay, ready, func(ctx context.Context, client *apiclient.Client, held *agentstate.Held, fresh bool) error {
 		done, err := h.Program(ctx, held, h.knowledge(ctx, client, fresh))
 		for _, r := range done.Repairs {
-			h.Log.Info("set up for the first container", "what", r)
+			h.Log.Info("set up for the first container", "what", r.What)
 		}
+		err = errors.Join(err, done.Failed[overlay])
 		if !h.Dir.CompanionRuns() {
 			h.report(ctx, client, held.Agent.IP, overlay, err)
 		}

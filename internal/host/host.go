@@ -20,6 +20,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/kernel"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 // Host is one agent.
@@ -88,22 +89,64 @@ type Knowledge struct {
 	Complete bool
 }
 
-// Outcome is what Program did.
-type Outcome struct {
-	// Repairs say in words what it had to change.
-	Repairs []string
-	// MTU is that of containers on this host, in bytes; 0 when Program
-	// failed before it knew.
-	MTU int
+// Kind says what a repair was about.
+type Kind string
+
+// The kinds of repairs.
+const (
+	KindDevice Kind = "device"
+	KindSysctl Kind = "sysctl"
+	KindPeers  Kind = "peers"
+	KindRules  Kind = "rules"
+	KindDocker Kind = "docker"
+	KindConf   Kind = "conf"
+)
+
+// Kinds are all kinds of repairs.
+func Kinds() []Kind {
+	return []Kind{KindDevice, KindSysctl, KindPeers, KindRules, KindDocker, KindConf}
 }
 
-func (o *Outcome) note(repairs []string, err error) error {
-	o.Repairs = append(o.Repairs, repairs...)
-	return err
+// Repair is one thing that was wrong and is right now, in words.
+type Repair struct {
+	Kind Kind
+	What string
+}
+
+// Outcome is what Program did.
+type Outcome struct {
+	Repairs []Repair
+	// Underlay is the device that the agent's address is on; the zero value
+	// when there is none.
+	Underlay kernel.Underlay
+	// MTU is that of containers on this host, in bytes; 0 without Underlay.
+	MTU int
+	// Rules are those that were asked for.
+	Rules firewall.Config
+	// Failed are the errors that concern one overlay alone, by its name.
+	Failed map[string]error
+}
+
+// Note takes what a call has repaired, and hands its error on.
+func (o *Outcome) Note(kind Kind) func(repairs []string, err error) error {
+	return func(repairs []string, err error) error {
+		for _, r := range repairs {
+			o.Repairs = append(o.Repairs, Repair{kind, r})
+		}
+		return err
+	}
+}
+
+func (o *Outcome) fail(overlay string, err error) {
+	if o.Failed == nil {
+		o.Failed = map[string]error{}
+	}
+	o.Failed[overlay] = err
 }
 
 // Program brings this host's kernel to what held and the known peers ask for.
-// It needs the lock.
+// It needs the lock. What fails keeps nothing else from being done: the error
+// is what concerns all overlays, Outcome.Failed what concerns one.
 func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowledge) (done Outcome, err error) {
 	k, err := kernel.Open()
 	if err != nil {
@@ -111,48 +154,59 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	}
 	defer k.Close()
 	self := &held.Agent
-	underlay, err := k.Underlay(self.IP)
-	if err != nil {
-		return done, err
-	}
-	done.MTU = dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, self.IP.Is6())
-	vtepMTU := done.MTU
-	if held.Network.VTEPMTU != 0 {
-		vtepMTU = held.Network.VTEPMTU
-	}
-	vtep := dataplane.VTEPOf(self, vtepMTU)
-	if err := done.note(k.EnsureVTEP(ctx, vtep)); err != nil {
-		return done, err
-	}
-	if err := done.note(k.EnsureForwarding(ctx, true, self.VTEP.IP6.IsValid())); err != nil {
-		return done, err
-	}
-	if self.Config.MesosBridge {
-		for _, o := range self.Overlays {
-			if err := done.note(k.EnsureBridge(ctx, dataplane.MesosBridgeOf(o, done.MTU))); err != nil {
-				return done, err
-			}
-		}
-	}
+	devicesErr := h.devices(ctx, k, held, &done)
+	forwardErr := done.Note(KindSysctl)(k.EnsureForwarding(ctx, true, self.VTEP.IP6.IsValid()))
 	sync := k.AddPeers
 	if known.Complete {
 		sync = k.SyncPeers
 	}
-	stats, peersErr := sync(ctx, vtep.Name, dataplane.PeersOf(self.IP, known.Agents))
+	stats, peersErr := sync(ctx, network.VTEPName, dataplane.PeersOf(self.IP, known.Agents))
 	if stats.Changed() {
-		done.Repairs = append(done.Repairs, peersText(stats))
+		done.Repairs = append(done.Repairs, Repair{KindPeers, peersText(stats)})
 	}
-	// Without rules no container gets outside, whatever is wrong with a peer.
-	rulesErr := done.note(firewall.New().Apply(ctx, firewall.ConfigOf(held.Network)))
-	if err := errors.Join(peersErr, rulesErr); err != nil {
+	if devicesErr != nil && errors.Is(peersErr, kernel.ErrNoDevice) {
+		peersErr = nil // that there is no VTEP is said already
+	}
+	done.Rules = firewall.ConfigOf(held.Network)
+	rulesErr := done.Note(KindRules)(firewall.New().Apply(ctx, done.Rules))
+	if err := errors.Join(devicesErr, forwardErr, peersErr, rulesErr); err != nil {
 		return done, err
 	}
 	for _, o := range self.Overlays {
+		if done.Failed[o.Name] != nil {
+			continue
+		}
 		if err := h.Dir.MarkReady(o.Name); err != nil {
 			return done, err
 		}
 	}
 	return done, nil
+}
+
+// devices makes the VTEP and the bridges. Where the agent's address is on no
+// device, those that are there stay as they are.
+func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.Held, done *Outcome) error {
+	self := &held.Agent
+	underlay, err := k.Underlay(self.IP)
+	if err != nil {
+		return err
+	}
+	done.Underlay = underlay
+	done.MTU = dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, self.IP.Is6())
+	vtepMTU := done.MTU
+	if held.Network.VTEPMTU != 0 {
+		vtepMTU = held.Network.VTEPMTU
+	}
+	vtepErr := done.Note(KindDevice)(k.EnsureVTEP(ctx, dataplane.VTEPOf(self, vtepMTU)))
+	if !self.Config.MesosBridge {
+		return vtepErr
+	}
+	for _, o := range self.Overlays {
+		if err := done.Note(KindDevice)(k.EnsureBridge(ctx, dataplane.MesosBridgeOf(o, done.MTU))); err != nil {
+			done.fail(o.Name, err)
+		}
+	}
+	return vtepErr
 }
 
 // fewChanges is how many changed entries a log line names one by one.
