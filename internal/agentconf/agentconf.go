@@ -37,6 +37,8 @@ type Config struct {
 	IPCIDR    netip.Prefix
 
 	Network lease.NetworkConfig
+	// VTEPTxOffload false turns the VTEP's transmit checksum offload off.
+	VTEPTxOffload bool
 
 	StateDir, RunDir string
 	// CNIDir is where the companion writes <overlay>.conf; empty: nowhere.

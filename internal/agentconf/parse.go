@@ -56,6 +56,7 @@ type file struct {
 	Master                   masters
 	IP, Interface, IPCIDR    string
 	Network                  lease.NetworkConfig
+	VTEPTxOffload            bool
 	StateDir, RunDir         string
 	CNIDir, CNIDataDir       string
 	MaxConfigurationAttempts int
@@ -76,6 +77,7 @@ func (f *file) fields() []field {
 		{"interface", &f.Interface},
 		{"ip_cidr", &f.IPCIDR},
 		{"network_config", &f.Network},
+		{"vtep_tx_offload", &f.VTEPTxOffload},
 		{"state_dir", &f.StateDir},
 		{"run_dir", &f.RunDir},
 		{"cni_dir", &f.CNIDir},
@@ -90,7 +92,7 @@ func (f *file) fields() []field {
 // Parse reads an agent.json and fills in the defaults. Unknown and repeated
 // fields are errors.
 func Parse(data []byte) (Config, error) {
-	f := file{Network: lease.DefaultNetworkConfig()}
+	f := file{Network: lease.DefaultNetworkConfig(), VTEPTxOffload: true}
 	if err := f.read(data); err != nil {
 		return Config{}, err
 	}
@@ -192,6 +194,7 @@ func kind(t reflect.Type) string {
 func (f *file) config() (Config, error) {
 	c := Config{
 		Network:                  f.Network,
+		VTEPTxOffload:            f.VTEPTxOffload,
 		MaxConfigurationAttempts: f.MaxConfigurationAttempts,
 	}
 	if err := c.setMaster(f.Master); err != nil {

@@ -197,7 +197,9 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 	if held.Network.VTEPMTU != 0 {
 		vtepMTU = held.Network.VTEPMTU
 	}
-	vtepErr := done.Note(KindDevice)(k.EnsureVTEP(ctx, dataplane.VTEPOf(self, vtepMTU)))
+	vtep := dataplane.VTEPOf(self, vtepMTU)
+	vtep.TxOffload = h.Conf.VTEPTxOffload
+	vtepErr := done.Note(KindDevice)(k.EnsureVTEP(ctx, vtep))
 	if !self.Config.MesosBridge {
 		return vtepErr
 	}
