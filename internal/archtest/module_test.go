@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +42,7 @@ func (p pkg) part() string {
 // list runs go list at the module's root.
 func list(t *testing.T, args ...string) []pkg {
 	t.Helper()
+	visit(t)
 	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Name,Dir,GoFiles,TestGoFiles,XTestGoFiles,Imports"}, args...)...)
 	cmd.Dir = root
 	var stderr bytes.Buffer
@@ -60,6 +63,22 @@ func list(t *testing.T, args ...string) []pkg {
 			t.Fatal(err)
 		}
 		pkgs = append(pkgs, p)
+	}
+}
+
+// visit opens every directory of the module. The go command takes a test's
+// last result for its next as long as what the test itself has opened is the
+// same, and does not see what the programs open that it runs.
+func visit(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "bin") {
+			return fs.SkipDir
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
