@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +138,10 @@ func testCreateAndRemove(t *testing.T, e *engine) {
 			have.Options["com.docker.network.bridge.enable_ip_masquerade"] != "false" {
 			t.Errorf("%s is %+v", n.Name, have)
 		}
+	}
+	defer e.foreign("foreign", "br-foreign", "10.77.0.0/24")()
+	if ours, err := e.List(context.Background()); err != nil || !slices.Equal(ours, []string{"both", "dcos", "dcos6"}) {
+		t.Errorf("ours are %q, %v", ours, err)
 	}
 	for _, n := range []Network{net4(), net6(), net46()} {
 		e.remove(n.Name)

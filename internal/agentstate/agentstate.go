@@ -225,4 +225,18 @@ func (d Dir) UnmarkReady(overlay string) error {
 	return nil
 }
 
+// Marked are the overlays that are marked, sorted. The marks are also what
+// tells, of this boot, for which overlays there are devices of ours.
+func (d Dir) Marked() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(d.Run, "ready"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list the overlays that are set up: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out, nil
+}
+
 func (d Dir) readyPath(overlay string) string { return filepath.Join(d.Run, "ready", overlay) }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -134,8 +135,14 @@ func TestReadyMarks(t *testing.T) {
 	if d.Ready("dcos") {
 		t.Error("ready before the start")
 	}
+	if marked, err := d.Marked(); err != nil || len(marked) != 0 {
+		t.Errorf("marked before the start are %q, %v", marked, err)
+	}
 	if err := d.MarkReady("dcos"); err != nil || !d.Ready("dcos") || d.Ready("other") {
 		t.Errorf("marking failed: %v", err)
+	}
+	if marked, err := d.Marked(); err != nil || !slices.Equal(marked, []string{"dcos"}) {
+		t.Errorf("marked are %q, %v", marked, err)
 	}
 	if err := errors.Join(d.UnmarkReady("dcos"), d.UnmarkReady("dcos")); err != nil || d.Ready("dcos") {
 		t.Errorf("unmarking failed: %v", err)

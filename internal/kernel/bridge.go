@@ -71,6 +71,43 @@ func (k *Kernel) createBridge(b dataplane.Bridge) (netlink.Link, error) {
 	return k.link(b.Name)
 }
 
+// ErrInUse is in the chain of an error about a bridge that has ports.
+var ErrInUse = errors.New("in use")
+
+// RemoveBridge deletes the bridge called name; that it is absent is success.
+// One with ports stays, and so does a device of another kind: the error has
+// ErrInUse in its chain, or says which kind.
+func (k *Kernel) RemoveBridge(name string) error {
+	defer k.mu.Unlock()
+	if err := k.begin(context.Background()); err != nil {
+		return err
+	}
+	link, err := k.link(name)
+	if errors.Is(err, ErrNoDevice) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if link.Type() != "bridge" {
+		return fmt.Errorf("delete bridge %s: it is of kind %s", name, link.Type())
+	}
+	links, err := k.h.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the ports of bridge %s: %w", name, err)
+	}
+	ports := 0
+	for _, l := range links {
+		if l.Attrs().MasterIndex == link.Attrs().Index {
+			ports++
+		}
+	}
+	if ports > 0 {
+		return fmt.Errorf("delete bridge %s: it is %w by %d containers", name, ErrInUse, ports)
+	}
+	return k.deleteLink(link)
+}
+
 // linkLocal is the link-local address that follows from a MAC (RFC 4291,
 // appendix A).
 func linkLocal(m network.MAC) netip.Prefix {

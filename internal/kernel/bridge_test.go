@@ -169,3 +169,26 @@ func TestNoDevice(t *testing.T) {
 		t.Error("a bridge has peers")
 	}
 }
+
+func TestBridgeRemove(t *testing.T) {
+	k := newKernel(t)
+	if err := k.RemoveBridge("m-dcos"); err != nil {
+		t.Errorf("an absent bridge: %v", err)
+	}
+	ensureBridge(t, k, sampleBridge())
+	ip(t, "link add dov1 type veth peer name peer1")
+	ip(t, "link set dov1 master m-dcos")
+	if err := k.RemoveBridge("m-dcos"); !errors.Is(err, ErrInUse) {
+		t.Errorf("a bridge with a port: %v", err)
+	}
+	ip(t, "link show m-dcos")
+	ip(t, "link del dov1")
+	if err := k.RemoveBridge("m-dcos"); err != nil {
+		t.Error(err)
+	}
+	lacks(t, ip(t, "link"), "m-dcos")
+	ip(t, "link add m-dcos type veth peer name peer1")
+	if err := k.RemoveBridge("m-dcos"); err == nil {
+		t.Error("a device that is no bridge was removed")
+	}
+}

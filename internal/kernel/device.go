@@ -69,13 +69,24 @@ func (k *Kernel) ensureSettings(link netlink.Link, s settings) (repairs []string
 // could make itself the host's router.
 func (k *Kernel) ensureNoAutoconf(link netlink.Link, s settings) error {
 	name := link.Attrs().Name
-	err := k.h.LinkSetIP6AddrGenMode(link, genModeNone)
+	var mode string
+	err := k.inside(func() (err error) {
+		// It is set again where it can't be read, as before Linux 4.11.
+		mode, _ = readSysctl("net/ipv6/conf/" + name + "/addr_gen_mode")
+		return refuseRouterAdverts(name)
+	})
+	// Setting what is set already would be news to whoever watches the device,
+	// such as a companion that then looks whether all is right.
+	if err != nil || mode == fmt.Sprint(genModeNone) {
+		return err
+	}
+	err = k.h.LinkSetIP6AddrGenMode(link, genModeNone)
 	wants6 := slices.ContainsFunc(s.addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 	// A kernel without IPv6 has no such setting.
 	if err != nil && (wants6 || !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP)) {
 		return fmt.Errorf("turn off IPv6 address generation on %s: %w", name, err)
 	}
-	return k.inside(func() error { return refuseRouterAdverts(name) })
+	return nil
 }
 
 // ensureAddrs gives link exactly the addresses of want.
