@@ -77,8 +77,9 @@ func (e *RequestError) Error() string {
 func (p Pool) dir() string { return filepath.Join(p.Dir, p.Overlay) }
 
 // Reserve takes one address of each family that the pool has: the one of
-// requested that lies in it, or the next free. All are reserved or none.
-func (p Pool) Reserve(ctx context.Context, owner Owner, requested []netip.Addr) (_ []Address, err error) {
+// requested that lies in it, or the next free. All are reserved or none. With
+// home nil nothing is recorded of the owner, and only a Release frees it.
+func (p Pool) Reserve(ctx context.Context, owner Owner, home *Home, requested []netip.Addr) (_ []Address, err error) {
 	if len(p.V4) == 0 && len(p.V6) == 0 {
 		return nil, fmt.Errorf("overlay %s: this agent's lease has no subnet of it", p.Overlay)
 	}
@@ -95,9 +96,14 @@ func (p Pool) Reserve(ctx context.Context, owner Owner, requested []netip.Addr) 
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.ReleaseByID(owner.ContainerID, owner.IfName))
+			err = errors.Join(err, s.release(owner))
 		}
 	}()
+	if home != nil {
+		if err := s.remember(owner, *home); err != nil {
+			return nil, fmt.Errorf("overlay %s: %w", p.Overlay, err)
+		}
+	}
 	var out []Address
 	for i, side := range []lease.Side{p.V4, p.V6} {
 		if len(side) == 0 {
@@ -214,7 +220,7 @@ func (p Pool) Release(ctx context.Context, owner Owner) error {
 		return fmt.Errorf("overlay %s: %w", p.Overlay, err)
 	}
 	defer s.Close()
-	if err := s.ReleaseByID(owner.ContainerID, owner.IfName); err != nil {
+	if err := s.release(owner); err != nil {
 		return fmt.Errorf("overlay %s: release the addresses of %s: %w", p.Overlay, owner, err)
 	}
 	return nil

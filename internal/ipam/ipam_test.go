@@ -34,7 +34,7 @@ func reserve(t testing.TB, p Pool, id string, requested ...string) ([]string, er
 	for _, r := range requested {
 		want = append(want, netip.MustParseAddr(r))
 	}
-	got, err := p.Reserve(t.Context(), owner(id), want)
+	got, err := p.Reserve(t.Context(), owner(id), nil, want)
 	var out []string
 	for _, a := range got {
 		out = append(out, a.Prefix.String()+" via "+a.Gateway.String())
@@ -231,7 +231,7 @@ func TestLockHasADeadline(t *testing.T) {
 	defer s.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := p.Reserve(ctx, owner("a"), nil); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := p.Reserve(ctx, owner("a"), nil, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the deadline", err)
 	}
 }
@@ -250,7 +250,7 @@ func TestAgainstModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"reserve": func(t *rapid.T) {
 				id := rapid.StringMatching("[a-j]").Draw(t, "id")
-				got, err := p.Reserve(ctx, owner(id), nil)
+				got, err := p.Reserve(ctx, owner(id), nil, nil)
 				var dup *DuplicateError
 				var full *ExhaustedError
 				switch {

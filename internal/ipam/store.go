@@ -37,6 +37,9 @@ const (
 type store struct {
 	dir  string
 	lock *os.File
+	// stamp is the time of change that reservations get, to tie them to their
+	// owner's record; zero means that there is none.
+	stamp time.Time
 }
 
 // openStore opens and locks the directory, and makes it if make is set;
@@ -87,7 +90,7 @@ func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, err
 	if fi, err := os.Lstat(path); err == nil && fi.Size() > 0 {
 		return false, nil
 	}
-	if err := s.replace(path, ownerText(id, ifname)); err != nil {
+	if err := s.replaceAt(path, ownerText(id, ifname), s.stamp); err != nil {
 		return false, err
 	}
 	if err := s.replace(filepath.Join(s.dir, lastPrefix+rangeID), ip.String()); err != nil {
@@ -96,9 +99,15 @@ func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, err
 	return true, nil
 }
 
-func (s *store) replace(path, text string) error {
+func (s *store) replace(path, text string) error { return s.replaceAt(path, text, time.Time{}) }
+
+// replaceAt is replace with a time of change, unless that is zero.
+func (s *store) replaceAt(path, text string, changed time.Time) error {
 	tmp := filepath.Join(s.dir, newName)
 	err := os.WriteFile(tmp, []byte(text), 0o600)
+	if err == nil && !changed.IsZero() {
+		err = os.Chtimes(tmp, changed, changed)
+	}
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}

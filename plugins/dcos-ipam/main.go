@@ -23,6 +23,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/cniresult"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 )
 
 // verbTimeout bounds every verb: Mesos has no timeout of its own.
@@ -54,7 +55,7 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("overlay %s: %v", conf.Overlay, err), "")
 	}
-	result, err := reserve(ctx, conf, host.New(agent, p.log), ownerOf(args))
+	result, err := reserve(ctx, conf, host.New(agent, p.log), ownerOf(args), p.home(args))
 	if err != nil {
 		return cnierror.Of("ADD", conf.Overlay, err)
 	}
@@ -66,7 +67,7 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 	return converted.PrintTo(p.out)
 }
 
-func reserve(ctx context.Context, conf *cniconf.Conf, h *host.Host, owner ipam.Owner) (*current.Result, error) {
+func reserve(ctx context.Context, conf *cniconf.Conf, h *host.Host, owner ipam.Owner, home *ipam.Home) (*current.Result, error) {
 	held, err := h.Dir.Held()
 	pool, ok := h.Pool(held, conf.Overlay)
 	if err != nil || !ok {
@@ -75,7 +76,7 @@ func reserve(ctx context.Context, conf *cniconf.Conf, h *host.Host, owner ipam.O
 		}
 		pool, _ = h.Pool(held, conf.Overlay)
 	}
-	addrs, err := pool.Reserve(ctx, owner, conf.Addresses)
+	addrs, err := pool.Reserve(ctx, owner, home, conf.Addresses)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +100,17 @@ func (p *plugin) del(args *skel.CmdArgs) error {
 	}
 	pool := ipam.Pool{Dir: agent.DataDir(), Overlay: conf.Overlay}
 	return cnierror.Of("DEL", conf.Overlay, pool.Release(ctx, ownerOf(args)))
+}
+
+// home is where the container lives, or nil. What a main plugin calls a
+// namespace is its business; without one, only a DEL frees the address.
+func (p *plugin) home(args *skel.CmdArgs) *ipam.Home {
+	where, err := sandbox.Identify(args.Netns)
+	if err != nil {
+		p.log.Warn("the address is not freed if the container vanishes without DEL", "container", args.ContainerID, "error", err)
+		return nil
+	}
+	return &ipam.Home{Netns: where}
 }
 
 func ownerOf(args *skel.CmdArgs) ipam.Owner {

@@ -20,6 +20,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/cniresult"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 	"github.com/dcos/dcos-overlay/internal/network"
 	"github.com/dcos/dcos-overlay/plugins/dcos-overlay/attachment"
 )
@@ -98,7 +99,12 @@ func (p *plugin) attach(ctx context.Context, conf *cniconf.Conf, h *host.Host, a
 	}
 	pool, _ := h.Pool(held, conf.Overlay)
 	owner := ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName}
-	addrs, err := pool.Reserve(ctx, owner, conf.Addresses)
+	where, err := sandbox.Identify(args.Netns)
+	if err != nil {
+		return nil, fmt.Errorf("attach container %s to %s: %w", args.ContainerID, bridge.Name, err)
+	}
+	home := &ipam.Home{Netns: where, HostIf: attachment.HostIfName(args.ContainerID, args.IfName)}
+	addrs, err := pool.Reserve(ctx, owner, home, conf.Addresses)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +116,7 @@ func (p *plugin) attach(ctx context.Context, conf *cniconf.Conf, h *host.Host, a
 	a := attachment.Attachment{
 		Netns:      args.Netns,
 		IfName:     args.IfName,
-		HostIfName: attachment.HostIfName(args.ContainerID, args.IfName),
+		HostIfName: home.HostIf,
 		Bridge:     bridge,
 		MTU:        bridge.MTU,
 		MAC:        network.AddrMAC(addrs[0].Prefix.Addr()),
