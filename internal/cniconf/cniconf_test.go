@@ -27,7 +27,7 @@ func TestMesosConfiguration(t *testing.T) {
 
 func TestOverlayIsFound(t *testing.T) {
 	for conf, want := range map[string]string{
-		`{"name":"dcos"}`:                                              "dcos",
+		`{"name":"dcos"}`: "dcos",
 		`{"name":"a-long-network-name","overlay":"dcos"}`:              "dcos",
 		`{"name":"bridged","type":"bridge","ipam":{"overlay":"dcos"}}`: "dcos",
 	} {
