@@ -336,14 +336,12 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte{8, 0, nl.IPSET_ATTR_FAMILY, 0, 2, 0, 0, 0, 4, 0, nl.IPSET_ATTR_DATA, 0x80})
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		c := content{addrs: map[netip.Addr]bool{}}
-		if err := c.read(reply); err != nil {
-			return
-		}
+		c.read(reply)
 		// What was read can be written and is read again.
 		list := difference(c.addrs, nil)
 		again := content{addrs: map[netip.Addr]bool{}}
-		if err := again.readEntries(entries(list)); err != nil || len(again.addrs) != len(list) {
-			t.Errorf("%v becomes %v, %v", list, again.addrs, err)
+		if again.readEntries(entries(list)); len(again.addrs) != len(list) {
+			t.Errorf("%v becomes %v", list, again.addrs)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"syscall"
 
@@ -74,10 +75,7 @@ func (s Set) do(cmd, flags int, attrs ...nl.NetlinkRequestData) ([][]byte, error
 		return nil, fmt.Errorf("%s ipset %s: %w", verb(cmd), s.Name, explain(err))
 	}
 	for i, r := range replies {
-		if len(r) < nl.SizeofNfgenmsg {
-			return nil, fmt.Errorf("%s ipset %s: the kernel's reply has %d bytes", verb(cmd), s.Name, len(r))
-		}
-		replies[i] = r[nl.SizeofNfgenmsg:]
+		replies[i] = r[min(len(r), nl.SizeofNfgenmsg):]
 	}
 	return replies, nil
 }
@@ -191,90 +189,71 @@ func (s Set) list() (content, error) {
 	}
 	c := content{addrs: map[netip.Addr]bool{}}
 	for _, r := range replies {
-		if err := c.read(r); err != nil {
-			return content{}, fmt.Errorf("list ipset %s: %w", s.Name, err)
-		}
+		c.read(r)
 	}
 	return c, nil
 }
 
-// typeMask takes the flags off an attribute's type.
-const typeMask = ^uint16(unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-
 // read takes one reply over. A long set comes in several, and only the first
 // says what kind it is.
-func (c *content) read(reply []byte) error {
-	attrs, err := nl.ParseRouteAttr(reply)
-	if err != nil {
-		return err
-	}
-	for _, a := range attrs {
-		switch a.Attr.Type & typeMask {
-		case nl.IPSET_ATTR_TYPENAME:
-			c.typeName = unix.ByteSliceToString(a.Value)
-		case nl.IPSET_ATTR_FAMILY:
-			if len(a.Value) > 0 {
-				c.family = a.Value[0]
-			}
-		case nl.IPSET_ATTR_DATA:
-			if err := c.readKind(a.Value); err != nil {
-				return err
-			}
-		case nl.IPSET_ATTR_ADT:
-			if err := c.readEntries(a.Value); err != nil {
-				return err
-			}
+func (c *content) read(reply []byte) {
+	for typ, value := range attrs(reply) {
+		switch {
+		case typ == nl.IPSET_ATTR_TYPENAME:
+			c.typeName = unix.ByteSliceToString(value)
+		case typ == nl.IPSET_ATTR_FAMILY && len(value) > 0:
+			c.family = value[0]
+		case typ == nl.IPSET_ATTR_DATA:
+			c.readKind(value)
+		case typ == nl.IPSET_ATTR_ADT:
+			c.readEntries(value)
 		}
 	}
-	return nil
 }
 
-func (c *content) readKind(data []byte) error {
-	attrs, err := nl.ParseRouteAttr(data)
-	if err != nil {
-		return err
-	}
-	for _, a := range attrs {
-		switch a.Attr.Type & typeMask {
-		case nl.IPSET_ATTR_MAXELEM:
-			if len(a.Value) == 4 {
-				c.maxElem = binary.BigEndian.Uint32(a.Value)
-			}
-		case nl.IPSET_ATTR_NETMASK, attrBitmask:
+func (c *content) readKind(data []byte) {
+	for typ, value := range attrs(data) {
+		switch {
+		case typ == nl.IPSET_ATTR_MAXELEM && len(value) == 4:
+			c.maxElem = binary.BigEndian.Uint32(value)
+		case typ == nl.IPSET_ATTR_NETMASK, typ == attrBitmask:
 			c.masked = true
-		case nl.IPSET_ATTR_TIMEOUT:
+		case typ == nl.IPSET_ATTR_TIMEOUT:
 			c.fading = true
 		}
 	}
-	return nil
 }
 
-func (c *content) readEntries(list []byte) error {
-	entries, err := nl.ParseRouteAttr(list)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		attrs, err := nl.ParseRouteAttr(e.Value)
-		if err != nil {
-			return err
-		}
-		for _, a := range attrs {
-			if a.Attr.Type&typeMask != nl.IPSET_ATTR_IP {
+func (c *content) readEntries(list []byte) {
+	for _, entry := range attrs(list) {
+		for typ, value := range attrs(entry) {
+			if typ != nl.IPSET_ATTR_IP {
 				continue
 			}
-			inner, err := nl.ParseRouteAttr(a.Value)
-			if err != nil {
-				return err
-			}
-			for _, ip := range inner {
-				addr, ok := netip.AddrFromSlice(ip.Value)
-				if !ok {
-					return fmt.Errorf("an address of %d bytes", len(ip.Value))
+			for _, raw := range attrs(value) {
+				if addr, ok := netip.AddrFromSlice(raw); ok {
+					c.addrs[addr] = true
 				}
-				c.addrs[addr] = true
 			}
 		}
 	}
-	return nil
+}
+
+// attrs yields the type, less its flags, and the value of each attribute in b,
+// as far as they are whole.
+func attrs(b []byte) iter.Seq2[uint16, []byte] {
+	const flags = unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofNlAttr {
+			size := int(binary.NativeEndian.Uint16(b))
+			if size < unix.SizeofNlAttr || size > len(b) {
+				return
+			}
+			if !yield(binary.NativeEndian.Uint16(b[2:])&^flags, b[unix.SizeofNlAttr:size]) {
+				return
+			}
+			aligned := (size + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1)
+			b = b[min(aligned, len(b)):]
+		}
+	}
 }
