@@ -88,7 +88,7 @@ func TestNetworkConfig(t *testing.T) {
 	check(t, "an absent configuration leaves the recorded one", brief(claim(nil)), "172.17.0.1 44.128.0.1/20 dcos[9.0.0.0/24]")
 	c.EnableIPv6, c.OverlayMTU = true, 1400
 	a := claim(&c)
-	check(t, "IPv6 enabled later", brief(a), "172.17.0.1 44.128.0.1/20 fd01:a::1/64 dcos[9.0.0.0/24] dcos6[fd01:b::/80]")
+	check(t, "IPv6 enabled later", brief(a), "172.17.0.1 44.128.0.1/20 fd01:a::1/64 mtu=1400 dcos[9.0.0.0/24] dcos6[fd01:b::/80]")
 	check(t, "the record", a.Config, c)
 }
 

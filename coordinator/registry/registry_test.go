@@ -170,6 +170,9 @@ func brief(a lease.Agent) string {
 	if a.VTEP.IP6.IsValid() {
 		s += " " + a.VTEP.IP6.String()
 	}
+	if a.Config.OverlayMTU != 0 {
+		s += fmt.Sprintf(" mtu=%d", a.Config.OverlayMTU)
+	}
 	for _, o := range a.Overlays {
 		s += fmt.Sprintf(" %s%v", o.Name, o.AllSubnets())
 	}

@@ -171,6 +171,40 @@ type breakable struct {
 	clientv3.Watcher
 	once           sync.Once
 	paused, broken chan struct{}
+	// committed gets one for each transaction that was tried.
+	committed chan struct{}
+}
+
+type observedKV struct {
+	clientv3.KV
+	committed chan<- struct{}
+}
+
+func (kv observedKV) Txn(ctx context.Context) clientv3.Txn {
+	return observedTxn{kv.KV.Txn(ctx), kv.committed}
+}
+
+type observedTxn struct {
+	clientv3.Txn
+	committed chan<- struct{}
+}
+
+func (t observedTxn) If(cs ...clientv3.Cmp) clientv3.Txn {
+	return observedTxn{t.Txn.If(cs...), t.committed}
+}
+
+func (t observedTxn) Then(ops ...clientv3.Op) clientv3.Txn {
+	return observedTxn{t.Txn.Then(ops...), t.committed}
+}
+
+func (t observedTxn) Else(ops ...clientv3.Op) clientv3.Txn {
+	return observedTxn{t.Txn.Else(ops...), t.committed}
+}
+
+func (t observedTxn) Commit() (*clientv3.TxnResponse, error) {
+	resp, err := t.Txn.Commit()
+	t.committed <- struct{}{}
+	return resp, err
 }
 
 func (b *breakable) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
@@ -200,15 +234,27 @@ func (b *breakable) wrap(in clientv3.WatchChan) clientv3.WatchChan {
 	return out
 }
 
+// breakable runs another registry on w's etcd, with a watch that can be broken.
+func (w *world) breakable() (*registry.Registry, *breakable) {
+	w.t.Helper()
+	watcher := &breakable{
+		Watcher: w.store.Client.Watcher,
+		paused:  make(chan struct{}), broken: make(chan struct{}),
+		committed: make(chan struct{}, 1000),
+	}
+	client := clientv3.NewCtxClient(w.t.Context())
+	client.KV = observedKV{w.store.Client.KV, watcher.committed}
+	client.Lease, client.Watcher = w.store.Client.Lease, watcher
+	r, stop := start(w.t, &etcd.Store{Client: client}, registry.Options{Now: w.clock.Now, Quarantine: quarantine})
+	w.t.Cleanup(stop)
+	return r, watcher
+}
+
 // TestCompaction: a watch that etcd has compacted away is begun anew, and open
 // streams are told what happened meanwhile, deletes included.
 func TestCompaction(t *testing.T) {
 	w := newWorld(t, sample, registry.Options{})
-	watcher := &breakable{Watcher: w.store.Client.Watcher, paused: make(chan struct{}), broken: make(chan struct{})}
-	client := clientv3.NewCtxClient(t.Context())
-	client.KV, client.Lease, client.Watcher = w.store.Client.KV, w.store.Client.Lease, watcher
-	victim, stop := start(t, &etcd.Store{Client: client}, registry.Options{Now: w.clock.Now, Quarantine: quarantine})
-	defer stop()
+	victim, watcher := w.breakable()
 	w.claim(1, "a", "dcos")
 	w.claim(2, "b", "dcos")
 	w.claim(3, "c", "dcos")
