@@ -50,7 +50,6 @@ func (k *Kernel) EnsureBridge(ctx context.Context, b dataplane.Bridge) (repairs 
 func (k *Kernel) createBridge(b dataplane.Bridge) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = b.Name
-	attrs.MTU = b.MTU
 	if b.MAC != (network.MAC{}) {
 		// A bridge without a MAC of its own takes that of a port, which
 		// changes as containers come and go.
@@ -62,6 +61,12 @@ func (k *Kernel) createBridge(b dataplane.Bridge) (netlink.Link, error) {
 	snooping := false
 	err := k.h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping})
 	switch {
+	case err == nil && b.MTU > 0:
+		// Only an MTU that is set later than this is kept when the last port
+		// goes; one that it is made with becomes 1500 then.
+		if err := k.h.LinkSetMTU(&netlink.Bridge{LinkAttrs: attrs}, b.MTU); err != nil {
+			return nil, fmt.Errorf("set MTU of %s to %d: %w", b.Name, b.MTU, err)
+		}
 	case err == nil, errors.Is(err, unix.EEXIST):
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return nil, fmt.Errorf("make bridge %s: %w: kernel lacks bridges: modprobe bridge", b.Name, err)

@@ -32,6 +32,16 @@ func TestBridgeCreate(t *testing.T) {
 	}
 }
 
+// TestBridgeMTUStays when the last container goes.
+func TestBridgeMTUStays(t *testing.T) {
+	k := newKernel(t)
+	ensureBridge(t, k, sampleBridge())
+	ip(t, "link add dov1 mtu 1400 type veth peer name peer1")
+	ip(t, "link set dov1 master m-dcos up")
+	ip(t, "link del dov1")
+	contains(t, ip(t, "link show m-dcos"), "mtu 1400")
+}
+
 func TestBridgeOnlyIPv4(t *testing.T) {
 	k := newKernel(t)
 	b := sampleBridge()
