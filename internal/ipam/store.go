@@ -40,6 +40,9 @@ type store struct {
 	// stamp is the time of change that reservations get, to tie them to their
 	// owner's record; zero means that there is none.
 	stamp time.Time
+	// known are all reservations once they were read, for nobody else changes
+	// them while we have the lock; nil before, and after a change of ours.
+	known []reservation
 }
 
 // openStore opens and locks the directory, and makes it if make is set;
@@ -90,6 +93,7 @@ func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, err
 	if fi, err := os.Lstat(path); err == nil && fi.Size() > 0 {
 		return false, nil
 	}
+	s.known = nil
 	if err := s.replaceAt(path, ownerText(id, ifname), s.stamp); err != nil {
 		return false, err
 	}
@@ -129,7 +133,9 @@ func (s *store) LastReservedIP(rangeID string) (net.IP, error) {
 // ReleaseByID removes the owner's reservations; none is success.
 func (s *store) ReleaseByID(id, ifname string) error {
 	var errs []error
-	for _, r := range s.list() {
+	all := s.list()
+	s.known = nil
+	for _, r := range all {
 		if r.owner == ownerText(id, ifname) {
 			if err := os.Remove(filepath.Join(s.dir, r.addr.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
@@ -158,6 +164,13 @@ type reservation struct {
 // list reads every whole reservation. Files that are none, and such as can't
 // be read, are no reservations.
 func (s *store) list() []reservation {
+	if s.known == nil {
+		s.known = s.read()
+	}
+	return s.known
+}
+
+func (s *store) read() []reservation {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil
