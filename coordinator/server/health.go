@@ -32,7 +32,10 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := bounded(r)
 	defer cancel()
 	if err := s.registry.Ready(ctx); err != nil {
-		return fail(api.CodeUnavailable, "not ready: %v", err)
+		// Not a failed call: whoever asks before the start is over is told so.
+		e := fail(api.CodeUnavailable, "not ready: %v", err)
+		s.write(w, statusOf(e.Code), api.ErrorBody{Error: e})
+		return nil
 	}
 	return writeText(w, "ok\n")
 }

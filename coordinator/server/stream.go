@@ -41,14 +41,15 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, since string) er
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
-	if err := s.pump(ctx, w, control, stream); err != nil && ctx.Err() == nil {
+	if err := s.pump(ctx, w, control, stream); ctx.Err() == nil {
 		// Too late for an answer: the reader sees the stream end, and resumes.
 		s.log.Info("a stream ended", "caller", r.RemoteAddr, "error", err)
 	}
 	return nil
 }
 
-// pump copies the stream to w, with a ping whenever there is nothing else.
+// pump copies the stream to w, with a ping whenever there is nothing else,
+// until one of both ends.
 func (s *Server) pump(ctx context.Context, w http.ResponseWriter, control *http.ResponseController, stream *registry.Stream) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	for {
