@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -86,3 +87,6 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// serverOf is where a container of an IPv4 overlay serves.
+func serverOf(c *lab.Container) netip.AddrPort { return netip.AddrPortFrom(c.IP4, scene.Port) }

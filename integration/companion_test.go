@@ -1,0 +1,146 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dcos/dcos-overlay/integration/lab"
+	"github.com/dcos/dcos-overlay/integration/scene"
+	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/masterstate"
+)
+
+// awaitState waits until the coordinator shows overlay dcos of host a so.
+func awaitState(t *testing.T, s *scene.Scene, status lease.Status, says string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	check(t, lab.Until(ctx, fmt.Sprintf("%s with %q", status, says), func(ctx context.Context) error {
+		state, err := s.State(ctx)
+		if err != nil {
+			return err
+		}
+		for _, a := range state.Agents {
+			for _, o := range a.Overlays {
+				if a.IP != s.A.Addr || o.Info.Name != "dcos" {
+					continue
+				}
+				if o.State.Status == status && strings.Contains(o.State.Error, says) {
+					t.Logf("%s %s", o.State.Status, o.State.Error)
+					return nil
+				}
+				return fmt.Errorf("it is %s, %q", o.State.Status, o.State.Error)
+			}
+		}
+		return fmt.Errorf("agent %s has no overlay dcos", s.A.Addr)
+	}))
+}
+
+// TestStatusSaysWhatIsWrong takes host a through what can be wrong with its
+// Docker Engine; Mesos's containers work all the time.
+func TestStatusSaysWhatIsWrong(t *testing.T) {
+	s := newScene(t)
+	ctx := t.Context()
+	check(t, s.StartCompanion(ctx, s.A))
+	awaitState(t, s, lease.StatusFailed, "Docker Engine not reachable at unix:///var/run/docker.sock")
+	c := must[*lab.Container](t)(s.A.MesosContainer(ctx, lab.MesosTask{ID: "m", Conf: scene.CNI("dcos")}))
+	check(t, c.Delete(ctx))
+
+	// Docker comes up without a network of this name, and gets one.
+	docker := must[*lab.Process](t)(s.A.StartDocker(ctx))
+	awaitState(t, s, lease.StatusOK, "")
+
+	// Somebody puts another network in its place.
+	check(t, s.Companions["a"].Stop(ctx))
+	for _, args := range [][]string{{"rm", "dcos"}, {"create", "--subnet", "10.99.0.0/24", "dcos"}} {
+		must[string](t)(s.A.Run(ctx, append([]string{"docker", "network"}, args...)...))
+	}
+	check(t, s.StartCompanion(ctx, s.A))
+	awaitState(t, s, lease.StatusFailed, "10.99.0.0/24")
+	must[string](t)(s.A.Run(ctx, "docker", "network", "inspect", "dcos"))
+	must[string](t)(s.A.Run(ctx, "docker", "network", "rm", "dcos"))
+	awaitState(t, s, lease.StatusOK, "")
+
+	check(t, docker.Stop(ctx))
+	awaitState(t, s, lease.StatusFailed, "not reachable")
+}
+
+// TestCompanionServesMesosAndTools: the files that it writes are what Mesos
+// needs, and its own entry is the coordinator's.
+func TestCompanionServesMesosAndTools(t *testing.T) {
+	s := newScene(t)
+	ctx := t.Context()
+	check(t, s.Up(ctx))
+	var conf struct {
+		CNIDir string `json:"cni_dir"`
+	}
+	check(t, json.Unmarshal(must[[]byte](t)(s.AgentJSON(nil)), &conf))
+	for _, overlay := range []string{"dcos", "dcos6"} {
+		file := must[[]byte](t)(s.A.ReadFile(ctx, path.Join(conf.CNIDir, overlay+".conf")))
+		c := must[*lab.Container](t)(s.A.MesosContainer(ctx, lab.MesosTask{ID: "from-" + overlay, Conf: file}))
+		if (overlay == "dcos") != c.IP4.IsValid() || (overlay == "dcos6") != c.IP6.IsValid() {
+			t.Errorf("overlay %s gave %s", overlay, c.Result)
+		}
+		check(t, c.Delete(ctx))
+	}
+	state := must[masterstate.State](t)(s.State(ctx))
+	for _, h := range []*lab.Host{s.Master, s.A, s.B} {
+		code, body, err := h.HTTP(ctx, http.MethodGet, "http://127.0.0.1:64002/overlay-agent/overlay", nil)
+		if err != nil || code != http.StatusOK {
+			t.Fatalf("host %s answers %d, %v", h.Name, code, err)
+		}
+		var own masterstate.Agent
+		check(t, json.Unmarshal(body, &own))
+		for _, a := range state.Agents {
+			if a.IP == h.Addr && !reflect.DeepEqual(a, own) {
+				t.Errorf("host %s says of itself\n%+v\nand the coordinator says\n%+v", h.Name, own, a)
+			}
+		}
+	}
+}
+
+// TestDeletedAgentComesBack: an operator deletes an agent that is alive, as
+// DC/OS's call allows, and the companion claims anew.
+func TestDeletedAgentComesBack(t *testing.T) {
+	s := newScene(t)
+	ctx := t.Context()
+	check(t, s.Up(ctx))
+	before := must[masterstate.State](t)(s.State(ctx))
+	code, body, err := s.Master.HTTP(ctx, http.MethodPost, s.Master.CoordinatorURL()+"/overlay-master/agents/delete", []byte(`{"agents":["172.17.0.4"]}`))
+	if err != nil || code != http.StatusOK {
+		t.Fatalf("delete answers %d %s, %v", code, body, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	check(t, lab.Until(ctx, "the agent to come back", func(ctx context.Context) error {
+		after, err := s.State(ctx)
+		if err != nil {
+			return err
+		}
+		if len(after.Agents) != len(before.Agents) {
+			return fmt.Errorf("there are %d agents", len(after.Agents))
+		}
+		for _, a := range after.Agents {
+			for _, o := range a.Overlays {
+				if a.IP == s.A.Addr && o.State.Status != lease.StatusOK {
+					return fmt.Errorf("overlay %s is %+v", o.Info.Name, o.State)
+				}
+			}
+		}
+		return s.AwaitPeers(ctx)
+	}))
+	a := must[*lab.Container](t)(s.A.MesosContainer(ctx, lab.MesosTask{ID: "a", Conf: scene.CNI("dcos")}))
+	b := must[*lab.Container](t)(s.B.MesosContainer(ctx, lab.MesosTask{ID: "b", Conf: scene.CNI("dcos")}))
+	must[*lab.Process](t)(a.Serve(ctx, scene.Port))
+	seen, err := b.Dial(ctx, serverOf(a))
+	if err != nil || seen.Addr() != b.IP4 {
+		t.Errorf("seen as %s, %v", seen, err)
+	}
+}
