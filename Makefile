@@ -15,9 +15,6 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
 # staticcheck is pinned here, not in go.mod, which is for what we ship.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# All packages but the multi-host tests, which build and run real programs.
-UNITS = $(shell $(GO) list ./... | grep -v /integration$$)
-
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -46,7 +43,7 @@ test: deps lint unit integration ## run every test (root)
 .PHONY: unit
 unit: ## run the tests of each package, with the race detector (root)
 	@echo "unit: the tests of each package, on the real kernel in namespaces, with the race detector"
-	@$(GO) test -race -timeout 15m $(UNITS)
+	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v '/integration$$')
 
 .PHONY: integration
 integration: ## run the tests on several hosts (root)
