@@ -1,8 +1,9 @@
 // Package firewall keeps the iptables rules of an agent: masquerading of what
-// leaves the overlays, and forwarding of what passes between them. The rules
-// are in chains named DCOS-OVERLAY-*, which belong to this package whole, with
-// one jump from a chain of the system; no other rule is touched. It uses the
-// host's own iptables programs, of whichever flavour they are.
+// leaves the overlays, forwarding of what passes between them, and dropping of
+// VXLAN packets from strangers. The rules are in chains named DCOS-OVERLAY-*,
+// which belong to this package whole, with one jump from a chain of the system;
+// no other rule is touched. It uses the host's own iptables programs, of
+// whichever flavour they are.
 package firewall
 
 import (
@@ -11,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"github.com/dcos/dcos-overlay/internal/peerset"
 )
 
 // Firewall applies rules in the network namespace of the calling thread.
@@ -32,15 +35,39 @@ const rounds = 3
 
 // Apply makes the rules what c asks for, in both address families, and says in
 // words what was wrong and has been repaired: nothing when all was right. One
-// failing table keeps no other from being applied.
+// failing table keeps no other from being applied. Sets of peers that no rule
+// uses any more are removed.
 func (f *Firewall) Apply(ctx context.Context, c Config) (repairs []string, err error) {
-	return f.apply(ctx, func(v6 bool) Ruleset { return Want(c, v6) })
+	var errs []error
+	for _, fam := range families {
+		done, err := f.applyFamily(ctx, fam, Want(c, fam.v6))
+		if set := peerset.Of(fam.v6); err == nil && c.leavesSet(fam.v6) {
+			var there bool
+			// The rule is gone: a set in use could not be destroyed.
+			if there, err = set.Exists(); there && err == nil {
+				err = set.Destroy(ctx)
+				done = append(done, leftSet(set))
+			}
+		}
+		for _, r := range done {
+			if !slices.Contains(repairs, r) {
+				repairs = append(repairs, r)
+			}
+		}
+		errs = append(errs, err)
+	}
+	return repairs, errors.Join(errs...)
 }
 
-// Remove takes everything of ours away, and nothing else. That nothing is
-// there, not even iptables, is success.
+// leavesSet tells whether c has no use for the set of one address family.
+func (c Config) leavesSet(v6 bool) bool { return c.Filter != FilterAsIs && !c.Filter.in(v6) }
+
+func leftSet(s peerset.Set) string { return "ipset " + s.Name + " was left over" }
+
+// Remove takes everything of ours away, sets of peers included, and nothing
+// else. That nothing is there, not even iptables, is success.
 func (f *Firewall) Remove(ctx context.Context) error {
-	_, err := f.apply(ctx, func(v6 bool) Ruleset { return Want(Config{}, v6) })
+	_, err := f.Apply(ctx, Config{Filter: FilterOff})
 	return err
 }
 
@@ -53,22 +80,14 @@ func (f *Firewall) Check(ctx context.Context, c Config) (problems []string, err 
 		for _, ch := range changes {
 			problems = append(problems, ch.repairs...)
 		}
-	}
-	return problems, errors.Join(errs...)
-}
-
-func (f *Firewall) apply(ctx context.Context, want func(v6 bool) Ruleset) (repairs []string, err error) {
-	var errs []error
-	for _, fam := range families {
-		done, err := f.applyFamily(ctx, fam, want(fam.v6))
-		for _, r := range done {
-			if !slices.Contains(repairs, r) {
-				repairs = append(repairs, r)
+		if set := peerset.Of(fam.v6); c.leavesSet(fam.v6) {
+			there, err := set.Exists()
+			if errs = append(errs, err); there {
+				problems = append(problems, leftSet(set))
 			}
 		}
-		errs = append(errs, err)
 	}
-	return repairs, errors.Join(errs...)
+	return problems, errors.Join(errs...)
 }
 
 func (f *Firewall) applyFamily(ctx context.Context, fam family, want Ruleset) (repairs []string, err error) {

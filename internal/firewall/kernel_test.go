@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/peerset"
 )
 
 // host is a fresh network namespace, which the test's thread is in, with the
@@ -128,6 +129,39 @@ func (h host) foreign() string {
 	return text
 }
 
+// peers makes the set of peers that the rules of c need; it may be there.
+func (h host) peers(c Config, addrs ...string) {
+	h.t.Helper()
+	for _, v6 := range []bool{false, true} {
+		if !c.Filter.in(v6) {
+			continue
+		}
+		var list []netip.Addr
+		for _, a := range addrs {
+			list = append(list, netip.MustParseAddr(a))
+		}
+		if _, err := peerset.Of(v6).Sync(context.Background(), list); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// sets names the sets of peers that are there.
+func (h host) sets() string {
+	h.t.Helper()
+	var names []string
+	for _, v6 := range []bool{false, true} {
+		there, err := peerset.Of(v6).Exists()
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if there {
+			names = append(names, peerset.Of(v6).Name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
 func (h host) apply(c Config) []string {
 	h.t.Helper()
 	repairs, err := h.firewall.Apply(context.Background(), c)
@@ -154,24 +188,30 @@ func (h host) settled(c Config) {
 }
 
 func TestGoldenIsWhatIptablesReads(t *testing.T) {
-	eachFlavour(t, func(t *testing.T, h host) {
-		for _, g := range goldens {
-			text, err := os.ReadFile(filepath.Join("testdata", g.file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			fam := families[0]
-			if g.v6 {
-				fam = families[1]
-			}
-			for _, args := range [][]string{{"--noflush", "--test"}, {"--noflush"}} {
-				if _, err := h.firewall.run(context.Background(), fam, "restore", string(text), args...); err != nil {
-					t.Fatalf("%s: %v", g.file, err)
+	for _, g := range goldens {
+		t.Run(g.file, func(t *testing.T) {
+			eachFlavour(t, func(t *testing.T, h host) {
+				text, err := os.ReadFile(filepath.Join("testdata", g.file))
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-		}
-		h.settled(ConfigOf(testNetwork()))
-	})
+				h.peers(g.config)
+				fam := families[0]
+				if g.v6 {
+					fam = families[1]
+				}
+				for _, args := range [][]string{{"--noflush", "--test"}, {"--noflush"}} {
+					if _, err := h.firewall.run(context.Background(), fam, "restore", string(text), args...); err != nil {
+						t.Fatalf("%s: %v", g.file, err)
+					}
+				}
+				changes, err := h.firewall.look(context.Background(), fam, Want(g.config, g.v6))
+				if err != nil || len(changes) != 0 {
+					t.Errorf("what %s made is not what is wanted: %+v, %v", g.file, changes, err)
+				}
+			})
+		})
+	}
 }
 
 func TestApplyAndRemove(t *testing.T) {
@@ -205,14 +245,58 @@ func TestApplyAndRemove(t *testing.T) {
 			t.Errorf("IPv6 rules of an IPv4 network:\n%s", after)
 		}
 
+		withFilter := filtered(ConfigOf(n), FilterIPv6)
+		h.peers(withFilter)
+		h.apply(withFilter)
+		h.settled(withFilter)
+
 		for range 2 {
 			if err := h.firewall.Remove(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if got := h.rules(); strings.Contains(got, prefix) {
-				t.Errorf("Remove left\n%s", got)
+			if got := h.rules(); strings.Contains(got, prefix) || h.sets() != "" {
+				t.Errorf("Remove left\n%s\nand sets %s", got, h.sets())
 			}
 		}
+	})
+}
+
+// TestFilterFollowsTheUnderlay goes through all filters and back.
+func TestFilterFollowsTheUnderlay(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, h host) {
+		base := ConfigOf(testNetwork())
+		for _, step := range []struct {
+			filter Filter
+			sets   string
+		}{
+			{FilterAsIs, ""}, {FilterIPv4, peerset.Name4}, {FilterAsIs, peerset.Name4}, {FilterIPv6, peerset.Name6},
+			{FilterIPv4, peerset.Name4}, {FilterOff, ""}, {FilterAsIs, ""}, {FilterIPv6, peerset.Name6}, {FilterOff, ""},
+		} {
+			c := filtered(base, step.filter)
+			h.peers(c)
+			h.apply(c)
+			h.settled(c)
+			if got := h.sets(); got != step.sets {
+				t.Fatalf("after filter %d the sets are %q, want %q", step.filter, got, step.sets)
+			}
+			if got := strings.Count(h.rules(), "-A INPUT -j "+chainInput+"\n"); got != len(strings.Fields(step.sets)) {
+				t.Fatalf("after filter %d there are %d filters:\n%s", step.filter, got, h.rules())
+			}
+		}
+	})
+}
+
+// TestFilterWithoutItsSet: a caller that gets an error
+// for the filter's sake leaves it as it is, and has all else.
+func TestFilterWithoutItsSet(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, h host) {
+		c := filtered(ConfigOf(testNetwork()), FilterIPv4)
+		if _, err := h.firewall.Apply(context.Background(), c); err == nil || !strings.Contains(err.Error(), peerset.Name4) {
+			t.Errorf("the error is %v", err)
+		}
+		c.Filter = FilterAsIs
+		h.apply(c)
+		h.settled(c)
 	})
 }
 
@@ -281,11 +365,21 @@ func TestRandomOrder(t *testing.T) {
 			{"ip6tables -N DOCKER-USER", "ip6tables -I FORWARD -j DOCKER-USER"},
 			{"iptables -P FORWARD DROP"},
 			{"iptables -P FORWARD ACCEPT"},
+			{"iptables -F INPUT"},
+			{"iptables -F DCOS-OVERLAY-INPUT"},
+			{"ip6tables -I INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"},
+			{"iptables -I INPUT -p udp --dport 64000 -j ACCEPT"},
+			{"iptables -I INPUT -s 6.6.6.6 -j DROP"},
+			{"iptables -A INPUT -i eth0 -j DCOS-OVERLAY-INPUT"},
 		}
-		configs := []Config{ConfigOf(testNetwork()), ConfigOf(network.Network{
+		late := ConfigOf(network.Network{
 			VTEPSubnet: netip.MustParsePrefix("44.128.0.0/20"),
 			Overlays:   []network.Overlay{{Name: "late", Subnet: netip.MustParsePrefix("10.99.0.0/16"), Prefix: 24}},
-		}), {}}
+		})
+		configs := []Config{
+			filtered(ConfigOf(testNetwork()), FilterIPv4), filtered(ConfigOf(testNetwork()), FilterIPv6), ConfigOf(testNetwork()),
+			filtered(late, FilterIPv4), filtered(late, FilterOff), {}, {Filter: FilterOff},
+		}
 
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
@@ -302,6 +396,7 @@ func TestRandomOrder(t *testing.T) {
 			if random.IntN(5) == 0 {
 				c = configs[random.IntN(len(configs))]
 			}
+			h.peers(c)
 			before := h.foreign()
 			repairs := h.apply(c)
 			if after := h.foreign(); after != before {
@@ -331,6 +426,17 @@ func (h host) oneJumpEach(c Config) {
 		}
 	}
 	got := h.rules()
+	if c.Filter != FilterAsIs {
+		filters := 0
+		if c.Filter != FilterOff {
+			filters = 1
+		}
+		for _, text := range []string{"-A INPUT -j " + chainInput + "\n", " " + chainInput + "\n", "-A " + chainInput + " "} {
+			if n := strings.Count(got, text); n != filters {
+				h.t.Fatalf("%q is there %d times, want %d:\n%s", text, n, filters, got)
+			}
+		}
+	}
 	for chain, home := range map[string]string{chainMasq: "POSTROUTING", chainForward: "(FORWARD|DOCKER-USER)"} {
 		all := regexp.MustCompile(`(?m)^-A .*-j `+chain+`$`).FindAllString(got, -1)
 		right := regexp.MustCompile(`(?m)^-A `+home+` -j `+chain+`$`).FindAllString(got, -1)

@@ -87,7 +87,7 @@ func (t Table) leftovers(have savedTable) []string {
 	var out []string
 	for _, name := range have.names {
 		wanted := slices.ContainsFunc(t.Chains, func(c Chain) bool { return c.Name == name })
-		if strings.HasPrefix(name, prefix) && !wanted {
+		if strings.HasPrefix(name, prefix) && !wanted && !slices.Contains(t.Kept, name) {
 			out = append(out, name)
 		}
 	}
@@ -147,30 +147,40 @@ func forwardHome(have savedTable) string {
 	forward := slices.DeleteFunc(slices.Clone(have.chains["FORWARD"]), func(rule string) bool {
 		return strings.HasPrefix(target(rule), prefix)
 	})
-	if _, there := have.chains[dockerUser]; there && leads(forward, jump(dockerUser)) {
+	if _, there := have.chains[dockerUser]; there && leads(forward, jump(dockerUser), "ACCEPT") {
 		return dockerUser
 	}
 	return "FORWARD"
 }
 
-// placed tells whether the one jump to c is far enough up in home. In nat the
-// place does not matter: a rule before ours that translates is somebody's
-// wish.
+// placed tells whether the one jump to c is far enough up in home: before what
+// can undo its chain's work, which is to accept in FORWARD and to drop in
+// INPUT. In nat the place does not matter: a rule before ours that translates
+// is somebody's wish.
 func placed(c Chain, home string, have savedTable) bool {
-	return c.Parent != "FORWARD" || leads(have.chains[home], jump(c.Name))
+	switch c.Parent {
+	case "FORWARD":
+		return leads(have.chains[home], jump(c.Name), "ACCEPT")
+	case "INPUT":
+		return leads(have.chains[home], jump(c.Name), "DROP", "REJECT")
+	}
+	return true
 }
 
 // leads tells whether every packet in a chain comes to rule, but for those
-// that are accepted before. Rules that only log or count are no hindrance.
-func leads(rules []string, rule string) bool {
+// that one of the targets done is through with before. Rules that only log or
+// count are no hindrance.
+func leads(rules []string, rule string, done ...string) bool {
 	for _, r := range rules {
 		if r == rule {
 			return true
 		}
-		switch target(r) {
-		case "", "ACCEPT", "LOG", "NFLOG":
+		switch to := target(r); to {
+		case "", "LOG", "NFLOG":
 		default:
-			return false
+			if !slices.Contains(done, to) {
+				return false
+			}
 		}
 	}
 	return false

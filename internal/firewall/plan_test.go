@@ -108,6 +108,53 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestPlanOfTheFilter(t *testing.T) {
+	const (
+		rule  = "-p udp -m udp --dport 64000 -m set ! --match-set DCOS-OVERLAY-PEERS4 src -j DROP"
+		right = ":DCOS-OVERLAY-INPUT - [0:0]\n-A DCOS-OVERLAY-INPUT " + rule + "\n"
+		first = "-A INPUT -j DCOS-OVERLAY-INPUT\n"
+	)
+	for _, tt := range []struct {
+		name   string
+		filter Filter
+		have   string // of table filter
+		script string
+	}{
+		{"missing", FilterIPv4, "", right + "-I INPUT 1 -j DCOS-OVERLAY-INPUT\n"},
+		{"right", FilterIPv4, right + first + "-A INPUT -j ACCEPT\n", ""},
+		{"behind rules that can only drop", FilterIPv4,
+			right + "-A INPUT -j LOG\n-A INPUT -s 6.6.6.6/32 -j DROP\n-A INPUT -i eth9 -j REJECT --reject-with icmp-port-unreachable\n" + first, ""},
+		{"behind a rule that accepts", FilterIPv4, right + "-A INPUT -s 10.0.0.0/8 -j ACCEPT\n" + first,
+			"-D INPUT -j DCOS-OVERLAY-INPUT\n-I INPUT 1 -j DCOS-OVERLAY-INPUT\n"},
+		{"behind a chain", FilterIPv4, right + "-A INPUT -j ufw-before-input\n" + first,
+			"-D INPUT -j DCOS-OVERLAY-INPUT\n-I INPUT 1 -j DCOS-OVERLAY-INPUT\n"},
+		{"of other peers", FilterIPv4, ":DCOS-OVERLAY-INPUT - [0:0]\n-A DCOS-OVERLAY-INPUT -j DROP\n" + first, right},
+		{"as it is, absent", FilterAsIs, "", ""},
+		{"as it is, there", FilterAsIs, right + first, ""},
+		{"as it is, without its jump", FilterAsIs, right, ""},
+		{"off", FilterOff, right + first, ":DCOS-OVERLAY-INPUT - [0:0]\n-D INPUT -j DCOS-OVERLAY-INPUT\n-X DCOS-OVERLAY-INPUT\n"},
+		{"off, absent", FilterOff, "", ""},
+		{"of the other family", FilterIPv6, right + first, ":DCOS-OVERLAY-INPUT - [0:0]\n-D INPUT -j DCOS-OVERLAY-INPUT\n-X DCOS-OVERLAY-INPUT\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			have, err := parseSave("*filter\n:INPUT ACCEPT [0:0]\n" + tt.have + "COMMIT\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, ch := range plan("iptables", Want(Config{Filter: tt.filter}, false), have) {
+				got += ch.script
+			}
+			if tt.script != "" {
+				tt.script = "*filter\n" + tt.script + "COMMIT\n"
+			}
+			if got != tt.script {
+				t.Errorf("the script is\n%s\nand should be\n%s", got, tt.script)
+			}
+		})
+	}
+}
+
 func TestRandomFullyIsNotADifference(t *testing.T) {
 	want := Ruleset{{Name: "nat", Chains: []Chain{{Name: chainMasq, Parent: "POSTROUTING",
 		Rules: []string{"-s 9.0.0.0/8 -j MASQUERADE" + randomFully}}}}}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/peerset"
 )
 
 const (
@@ -19,7 +20,31 @@ const (
 	// chainToSpace accepts what goes to an overlay. It is a chain of its own
 	// so that n spaces need 2n rules and not n².
 	chainToSpace = prefix + "TO-SPACE"
+	// chainInput drops VXLAN packets of strangers. It is in table filter and
+	// not in raw, where it would be run through by what is only forwarded too,
+	// for next to nothing: a peer's packet costs the same in both.
+	chainInput = prefix + "INPUT"
 )
+
+// Filter is what becomes of VXLAN packets that are not from a peer. Agents
+// speak VXLAN in one address family, that of their underlay.
+type Filter int
+
+const (
+	// FilterAsIs leaves the filter as it is, there or not: for a caller that
+	// does not know all peers.
+	FilterAsIs Filter = iota
+	// FilterOff accepts VXLAN from everyone.
+	FilterOff
+	// FilterIPv4 drops what comes by IPv4 from an address that is not in
+	// peerset's set, which has to be there. There is no filter of IPv6 then.
+	FilterIPv4
+	// FilterIPv6 is the same the other way round.
+	FilterIPv6
+)
+
+// in tells whether there shall be a filter in one address family.
+func (f Filter) in(v6 bool) bool { return f == FilterIPv6 && v6 || f == FilterIPv4 && !v6 }
 
 // Config is what the rules depend on.
 type Config struct {
@@ -36,9 +61,12 @@ type Config struct {
 	// VTEP is the VXLAN device. What leaves through it is never masqueraded,
 	// so that an overlay which is younger than this Config works too.
 	VTEP string
+	// Filter is of peers' VXLAN packets. It does not depend on the overlays:
+	// an overlay of IPv6 can have an underlay of IPv4.
+	Filter Filter
 }
 
-// ConfigOf is the Config that n needs.
+// ConfigOf is the Config that n needs; it leaves the filter as it is.
 func ConfigOf(n network.Network) Config {
 	c := Config{
 		Spaces4: n.Spaces(false),
@@ -65,6 +93,8 @@ type Ruleset []Table
 type Table struct {
 	Name   string
 	Chains []Chain
+	// Kept are names of chains of ours that stay as they are, if they are.
+	Kept []string
 }
 
 // Chain is one chain of ours, whole.
@@ -81,6 +111,14 @@ type Chain struct {
 // Want is the rule set that c asks for in one address family.
 func Want(c Config, v6 bool) Ruleset {
 	nat, filter := Table{Name: "nat"}, Table{Name: "filter"}
+	if c.Filter == FilterAsIs {
+		filter.Kept = []string{chainInput}
+	}
+	if c.Filter.in(v6) {
+		input := Chain{Name: chainInput, Parent: "INPUT"}
+		input.add("-p udp -m udp --dport %d -m set ! --match-set %s src -j DROP", network.VXLANPort, peerset.Of(v6).Name)
+		filter.Chains = append(filter.Chains, input)
+	}
 	spaces, sources := c.Spaces4, c.Sources4
 	// Multicast (RFC 5771, RFC 4291) and limited broadcast stay on the link,
 	// where a translated source address would only mislead.
@@ -126,7 +164,7 @@ func Want(c Config, v6 bool) Ruleset {
 	for _, p := range sources {
 		forward.add("-d %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", p)
 	}
-	filter.Chains = []Chain{forward, toSpace}
+	filter.Chains = append(filter.Chains, forward, toSpace)
 	return Ruleset{nat, filter}
 }
 

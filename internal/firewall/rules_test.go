@@ -28,9 +28,21 @@ func testNetwork() network.Network {
 }
 
 var goldens = []struct {
-	file string
-	v6   bool
-}{{"want4.rules", false}, {"want6.rules", true}}
+	file   string
+	v6     bool
+	config Config
+}{
+	{"want4.rules", false, ConfigOf(testNetwork())},
+	{"want6.rules", true, ConfigOf(testNetwork())},
+	{"filter4.rules", false, filtered(ConfigOf(testNetwork()), FilterIPv4)},
+	{"filter6.rules", true, Config{Filter: FilterIPv6}},
+}
+
+// filtered is c with a filter.
+func filtered(c Config, f Filter) Config {
+	c.Filter = f
+	return c
+}
 
 func TestWantIsGolden(t *testing.T) {
 	for _, g := range goldens {
@@ -38,7 +50,7 @@ func TestWantIsGolden(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Want(ConfigOf(testNetwork()), g.v6).String(); got != string(want) {
+		if got := Want(g.config, g.v6).String(); got != string(want) {
 			t.Errorf("%s: the rules are\n%s\nthey should be\n%s", g.file, got, want)
 		}
 	}
@@ -65,9 +77,24 @@ func TestWantOfAFamilyWithoutOverlaysIsEmpty(t *testing.T) {
 	}
 }
 
+func TestFilterIsOfTheUnderlaysFamily(t *testing.T) {
+	for f, want := range map[Filter][2]bool{FilterAsIs: {}, FilterOff: {}, FilterIPv4: {true, false}, FilterIPv6: {false, true}} {
+		for i, v6 := range []bool{false, true} {
+			var got, kept bool
+			for _, table := range Want(filtered(ConfigOf(testNetwork()), f), v6) {
+				got = got || slices.ContainsFunc(table.Chains, func(c Chain) bool { return c.Name == chainInput })
+				kept = kept || slices.Contains(table.Kept, chainInput)
+			}
+			if got != want[i] || kept != (f == FilterAsIs) {
+				t.Errorf("filter %d, v6=%v: there is one: %v, it is kept: %v", f, v6, got, kept)
+			}
+		}
+	}
+}
+
 func TestNamesFitIptables(t *testing.T) {
 	const longest = 28 // XT_EXTENSION_MAXNAMELEN less the terminating zero
-	for _, table := range Want(ConfigOf(testNetwork()), false) {
+	for _, table := range Want(filtered(ConfigOf(testNetwork()), FilterIPv4), false) {
 		for _, c := range table.Chains {
 			if len(c.Name) > longest {
 				t.Errorf("%s has %d characters, iptables allows %d", c.Name, len(c.Name), longest)
