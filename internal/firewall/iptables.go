@@ -71,7 +71,11 @@ func lacksTable(message string) bool {
 
 // run executes <program>-<verb> and returns what it prints.
 func (f *Firewall) run(ctx context.Context, fam family, verb, stdin string, args ...string) (string, error) {
-	name := fam.program + "-" + verb
+	return f.exec(ctx, fam.program+"-"+verb, stdin, args...)
+}
+
+// exec executes a program and returns what it prints.
+func (f *Firewall) exec(ctx context.Context, name, stdin string, args ...string) (string, error) {
 	path, err := f.find(name)
 	if err != nil {
 		return "", err
