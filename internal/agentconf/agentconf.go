@@ -40,6 +40,10 @@ type Config struct {
 	// VTEPTxOffload false turns the VTEP's transmit checksum offload off.
 	VTEPTxOffload bool
 
+	// VXLANFilter drops VXLAN packets that do not come from another agent's
+	// underlay address.
+	VXLANFilter bool
+
 	StateDir, RunDir string
 	// CNIDir is where the companion writes <overlay>.conf; empty: nowhere.
 	CNIDir string

@@ -57,6 +57,7 @@ type file struct {
 	IP, Interface, IPCIDR    string
 	Network                  lease.NetworkConfig
 	VTEPTxOffload            bool
+	VXLANFilter              bool
 	StateDir, RunDir         string
 	CNIDir, CNIDataDir       string
 	MaxConfigurationAttempts int
@@ -78,6 +79,7 @@ func (f *file) fields() []field {
 		{"ip_cidr", &f.IPCIDR},
 		{"network_config", &f.Network},
 		{"vtep_tx_offload", &f.VTEPTxOffload},
+		{"vxlan_filter", &f.VXLANFilter},
 		{"state_dir", &f.StateDir},
 		{"run_dir", &f.RunDir},
 		{"cni_dir", &f.CNIDir},
@@ -92,7 +94,7 @@ func (f *file) fields() []field {
 // Parse reads an agent.json and fills in the defaults. Unknown and repeated
 // fields are errors.
 func Parse(data []byte) (Config, error) {
-	f := file{Network: lease.DefaultNetworkConfig(), VTEPTxOffload: true}
+	f := file{Network: lease.DefaultNetworkConfig(), VTEPTxOffload: true, VXLANFilter: true}
 	if err := f.read(data); err != nil {
 		return Config{}, err
 	}
@@ -195,6 +197,7 @@ func (f *file) config() (Config, error) {
 	c := Config{
 		Network:                  f.Network,
 		VTEPTxOffload:            f.VTEPTxOffload,
+		VXLANFilter:              f.VXLANFilter,
 		MaxConfigurationAttempts: f.MaxConfigurationAttempts,
 	}
 	if err := c.setMaster(f.Master); err != nil {

@@ -21,6 +21,7 @@ func defaults() Config {
 		RunDir:   DefaultRunDir,
 
 		VTEPTxOffload: true,
+		VXLANFilter:   true,
 	}
 }
 
@@ -50,12 +51,12 @@ func TestParse(t *testing.T) {
 		{"agent.json of DC/OS", string(agent), dcos(true)},
 		{"agent-master.json of DC/OS", string(agentMaster), dcos(false)},
 		{"nothing set", `{}`, defaults()},
-		{"null is absent", `{"master": null, "ip": null, "network_config": null, "vtep_tx_offload": null, "state_dir": null}`, defaults()},
+		{"null is absent", `{"master": null, "ip": null, "network_config": null, "vtep_tx_offload": null, "vxlan_filter": null, "state_dir": null}`, defaults()},
 		{"all set", `{
 			"master": ["10.0.0.1", "https://c.example/"],
 			"ip": "10.10.0.117",
 			"network_config": {"allocate_subnet": false, "overlay_mtu": 576, "enable_ipv6": false},
-			"vtep_tx_offload": false,
+			"vtep_tx_offload": false, "vxlan_filter": false,
 			"state_dir": "/s/", "run_dir": "/r", "cni_dir": "/c", "cni_data_dir": "/d/../e",
 			"max_configuration_attempts": 0,
 			"ca_file": "/ca", "cert_file": "/cert", "key_file": "/key"
@@ -104,9 +105,9 @@ func TestParseErrors(t *testing.T) {
 		{"YAML", "ip: 10.0.0.1", "line 1: this is not JSON: invalid character 'i' looking for beginning of value"},
 		{"cut short", "{\n\"ip\": ", "line 2: this is not JSON: unexpected end of JSON input"},
 		{"more behind", "{}\n{}", "line 2: this is not JSON: invalid character '{' after top-level value"},
-		{"unknown field", "{\n\"mastr\": \"x\"}", "line 2: mastr: there is no such field; there are master, ip, interface, ip_cidr, network_config, vtep_tx_offload, state_dir, run_dir, cni_dir, cni_data_dir, max_configuration_attempts, ca_file, cert_file, key_file"},
-		{"wrong case", `{"IP": "10.0.0.1"}`, "line 1: IP: there is no such field; there are master, ip, interface, ip_cidr, network_config, vtep_tx_offload, state_dir, run_dir, cni_dir, cni_data_dir, max_configuration_attempts, ca_file, cert_file, key_file"},
-		{"the network's configuration", `{"vtep_subnet": "44.128.0.0/20"}`, "line 1: vtep_subnet: this is the network's configuration, which the coordinator takes with --config; an agent's has master, ip, interface, ip_cidr, network_config, vtep_tx_offload, state_dir, run_dir, cni_dir, cni_data_dir, max_configuration_attempts, ca_file, cert_file, key_file"},
+		{"unknown field", "{\n\"mastr\": \"x\"}", "line 2: mastr: there is no such field; there are master, ip, interface, ip_cidr, network_config, vtep_tx_offload, vxlan_filter, state_dir, run_dir, cni_dir, cni_data_dir, max_configuration_attempts, ca_file, cert_file, key_file"},
+		{"wrong case", `{"IP": "10.0.0.1"}`, "line 1: IP: there is no such field; there are master, ip, interface, ip_cidr, network_config, vtep_tx_offload, vxlan_filter, state_dir, run_dir, cni_dir, cni_data_dir, max_configuration_attempts, ca_file, cert_file, key_file"},
+		{"the network's configuration", `{"vtep_subnet": "44.128.0.0/20"}`, "line 1: vtep_subnet: this is the network's configuration, which the coordinator takes with --config; an agent's has master, ip, interface, ip_cidr, network_config, vtep_tx_offload, vxlan_filter, state_dir, run_dir, cni_dir, cni_data_dir, max_configuration_attempts, ca_file, cert_file, key_file"},
 		{"given twice", "{\"ip\": \"10.0.0.1\",\n\"ip\": \"10.0.0.2\"}", "line 2: ip: is given twice"},
 		{"text expected", "{\"cni_dir\":\n 1}", "line 1: cni_dir: want text, have number"},
 		{"number expected", `{"max_configuration_attempts": "4"}`, "line 1: max_configuration_attempts: want a whole number, have string"},
