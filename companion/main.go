@@ -21,6 +21,9 @@ import (
 	"github.com/dcos/dcos-overlay/companion/docker"
 	"github.com/dcos/dcos-overlay/companion/peers"
 	"github.com/dcos/dcos-overlay/companion/status"
+	"github.com/dcos/dcos-overlay/companion/systemd"
+	"github.com/dcos/dcos-overlay/companion/teardown"
+	"github.com/dcos/dcos-overlay/companion/watch"
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/host"
 )
@@ -29,6 +32,7 @@ type options struct {
 	agentConfig, listen, dockerHost, logFormat string
 	interval                                   time.Duration
 	logLevel                                   slog.Level
+	teardown, release                          bool
 }
 
 func main() {
@@ -46,6 +50,8 @@ func main() {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:64002", "where to serve this host's status")
 	f.StringVar(&o.dockerHost, "docker-host", "", "the Docker Engine (default $DOCKER_HOST, or unix:///var/run/docker.sock)")
 	f.DurationVar(&o.interval, "interval", 10*time.Second, "time between two comparisons when nothing happens, and between two heartbeats")
+	f.BoolVar(&o.teardown, "teardown", false, "remove all that is ours from this host, and exit; the lease stays")
+	f.BoolVar(&o.release, "release", false, "with --teardown: give the lease back, too")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 
@@ -65,6 +71,9 @@ func run(ctx context.Context, o options) error {
 	if o.interval < time.Second {
 		return fmt.Errorf("--interval %s is too short: give a second or more", o.interval)
 	}
+	if o.release && !o.teardown {
+		return errors.New("--release goes with --teardown: a host that goes on needs its lease")
+	}
 	conf, err := agentconf.Load(o.agentConfig)
 	if err != nil {
 		return err
@@ -79,33 +88,48 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	if o.teardown {
+		t := teardown.Teardown{Host: h, Docker: engine, Log: log}
+		return t.Run(ctx, o.release)
+	}
+	return serve(ctx, o, h, engine, log)
+}
+
+// serve keeps the host until ctx ends.
+func serve(ctx context.Context, o options, h *host.Host, engine *docker.Engine, log *slog.Logger) error {
+	manager, err := systemd.FromEnv(os.Getenv)
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("serve this host's status: %w", err)
 	}
-	follower := peers.New(log)
-	a := &agent.Agent{Host: h, Follower: follower, Docker: engine, Interval: o.interval, Log: log}
-	server := &http.Server{Handler: status.Handler(a, 6*o.interval+time.Minute), ReadHeaderTimeout: 5 * time.Second}
-
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		follower.Run(ctx, func() (peers.Stream, error) {
-			ip, err := conf.AgentIP()
-			if err != nil {
-				return nil, err
-			}
-			return h.Client(ip)
-		})
-		return nil
-	})
-	group.Go(func() error {
-		var events <-chan struct{}
-		if conf.Network.DockerBridge {
-			events = engine.Events(ctx)
-		}
-		a.Run(ctx, events)
-		return nil
-	})
+	follower, changes := peers.New(log), watch.New(log)
+	a := &agent.Agent{
+		Host: h, Follower: follower, Docker: engine, Watch: changes, Interval: o.interval, Log: log,
+		Alive: alive(manager, log),
+	}
+	if h.Conf.Network.DockerBridge {
+		a.Events = engine.Events(ctx)
+	}
+	server := &http.Server{Handler: status.Handler(a, 6*o.interval+time.Minute), ReadHeaderTimeout: 5 * time.Second}
+	for _, f := range []func(){
+		func() { changes.Run(ctx) },
+		func() {
+			follower.Run(ctx, func() (peers.Stream, error) {
+				ip, err := h.Conf.AgentIP()
+				if err != nil {
+					return nil, err
+				}
+				return h.Client(ip)
+			})
+		},
+		func() { a.Run(ctx) },
+	} {
+		group.Go(func() error { f(); return nil })
+	}
 	group.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve this host's status: %w", err)
@@ -116,10 +140,26 @@ func run(ctx context.Context, o options) error {
 		<-ctx.Done()
 		// What is set up stays: containers outlive their companion.
 		log.Info("stopping; the data path stays")
-		return server.Close()
+		return errors.Join(manager.Stopping(), server.Close())
 	})
-	log.Info("companion is up", "config", conf.Path, "coordinators", conf.Master, "status", listener.Addr())
+	log.Info("companion is up", "config", h.Conf.Path, "coordinators", h.Conf.Master, "status", listener.Addr())
 	return group.Wait()
+}
+
+// alive tells the service manager of the first pass, and then that the loop
+// goes on.
+func alive(manager systemd.Manager, log *slog.Logger) func() {
+	first := true
+	return func() {
+		tell := manager.Alive
+		if first {
+			first = false
+			tell = manager.Ready
+		}
+		if err := tell(); err != nil {
+			log.Warn("the service manager is not told", "error", err)
+		}
+	}
 }
 
 func logger(o options) (*slog.Logger, error) {

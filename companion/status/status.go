@@ -5,16 +5,25 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/dcos/dcos-overlay/companion/agent"
+	"github.com/dcos/dcos-overlay/internal/masterstate"
 )
 
+// Agent is who is asked; *agent.Agent is one.
+type Agent interface {
+	Entry() (masterstate.Agent, bool)
+	Status() agent.Status
+}
+
 // Handler serves a. A last pass older than stale means that the loop hangs.
-func Handler(a *agent.Agent, stale time.Duration) http.Handler {
+func Handler(a Agent, stale time.Duration) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /overlay-agent/overlay", func(w http.ResponseWriter, r *http.Request) {
 		entry, ok := a.Entry()
@@ -27,56 +36,51 @@ func Handler(a *agent.Agent, stale time.Duration) http.Handler {
 		_ = json.NewEncoder(w).Encode(entry)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		pass, n := a.Last()
-		switch age := time.Since(pass.At); {
-		case n == 0:
-			http.Error(w, "the first pass is not done yet", http.StatusServiceUnavailable)
-		case age > stale:
-			http.Error(w, fmt.Sprintf("no pass was done for %s", age.Round(time.Second)), http.StatusServiceUnavailable)
-		case pass.Err != nil:
-			http.Error(w, pass.Err.Error(), http.StatusServiceUnavailable)
-		default:
-			fmt.Fprintln(w, "ok")
+		status := a.Status()
+		if trouble := trouble(status, stale); trouble != "" {
+			http.Error(w, trouble, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+		for _, n := range notes(status) {
+			fmt.Fprintln(w, n)
 		}
 	})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{a})
+	registry.MustRegister(metrics{a},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
-type collector struct{ agent *agent.Agent }
-
-func desc(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc("dcos_overlay_companion_"+name, help, nil, nil)
+// trouble is why this host is not as it should be, a line for each reason, or
+// nothing.
+func trouble(s agent.Status, stale time.Duration) string {
+	age := time.Since(s.Last.At)
+	switch {
+	case s.Passes == 0:
+		return "the first pass is not done yet"
+	case age > stale:
+		return fmt.Sprintf("no pass was done for %s", age.Round(time.Second))
+	case s.Last.Err != nil:
+		return s.Last.Err.Error()
+	}
+	return ""
 }
 
-// Describe sends nothing: the collector makes its metrics as it goes.
-func (c collector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect tells of the last pass.
-func (c collector) Collect(out chan<- prometheus.Metric) {
-	pass, n := c.agent.Last()
-	gauge := func(name, help string, v float64) {
-		out <- prometheus.MustNewConstMetric(desc(name, help), prometheus.GaugeValue, v)
+// notes are what an operator wants to know of a host that is all right.
+func notes(s agent.Status) []string {
+	var out []string
+	switch {
+	case s.Last.Connected:
+	case s.SyncedAt.IsZero():
+		out = append(out, "the coordinator's stream was not open since the start; what is set up stays")
+	default:
+		out = append(out, fmt.Sprintf("the coordinator's stream is away since about %s; what is set up stays", s.SyncedAt.Format(time.RFC3339)))
 	}
-	counter := func(name, help string, v float64) {
-		out <- prometheus.MustNewConstMetric(desc(name, help), prometheus.CounterValue, v)
+	if len(s.Crowded) > 0 {
+		out = append(out, fmt.Sprintf("the neighbour table (%s) may be too small for %d peers: raise gc_thresh3", strings.Join(s.Crowded, ", "), s.Last.Peers))
 	}
-	counter("passes_total", "Comparisons of the host with what it should be.", float64(n))
-	counter("repairs_total", "Differences that were found and mended.", float64(pass.Repairs))
-	gauge("peers", "Other agents that are known.", float64(pass.Peers))
-	gauge("revision", "The coordinator's revision that this host is at.", float64(pass.Revision))
-	gauge("stream_connected", "1 while the coordinator's stream is open and has caught up.", truth(pass.Connected))
-	gauge("last_pass_ok", "1 when the last pass left the host as it should be.", truth(pass.Err == nil && n > 0))
-	if n > 0 {
-		gauge("last_pass_timestamp_seconds", "When the last pass ended, in seconds since the epoch.", float64(pass.At.UnixMilli())/1000)
-	}
-}
-
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
+	return out
 }

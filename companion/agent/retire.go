@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dcos/dcos-overlay/companion/conffile"
+	"github.com/dcos/dcos-overlay/companion/docker"
+	"github.com/dcos/dcos-overlay/companion/peers"
+	"github.com/dcos/dcos-overlay/internal/agentstate"
+	"github.com/dcos/dcos-overlay/internal/host"
+	"github.com/dcos/dcos-overlay/internal/kernel"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// knowsAll tells whether held is the coordinator's present word, so that what
+// it lacks is really gone.
+func (a *Agent) knowsAll(view *peers.View, held *agentstate.Held) bool {
+	return a.claim.done && view.Synced && view.Connected && view.Revision >= held.Revision
+}
+
+// retireDevices removes the bridges of overlays that are held no longer, once
+// no container is on them. The marks of what was set up tell which bridges are
+// ours. It needs the host's lock.
+func (a *Agent) retireDevices(held *agentstate.Held, done *host.Outcome) error {
+	marked, err := a.Host.Dir.Marked()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, o := range marked {
+		if held.Agent.Overlay(o) != nil {
+			continue
+		}
+		bridge := network.MesosBridgeName(o)
+		err := removeBridge(bridge)
+		if a.waits(bridge, err, kernel.ErrInUse) {
+			continue
+		}
+		if err == nil {
+			err = a.Host.Dir.UnmarkReady(o)
+		}
+		errs = append(errs, err)
+		if err == nil {
+			done.Repairs = append(done.Repairs, host.Repair{
+				Kind: host.KindDevice,
+				What: fmt.Sprintf("overlay %s is held no longer: %s and its mark are removed", o, bridge),
+			})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeBridge(name string) error {
+	k, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	return k.RemoveBridge(name)
+}
+
+// waits tells whether err is that containers still use a thing, and logs it
+// once.
+func (a *Agent) waits(thing string, err, inUse error) bool {
+	if !errors.Is(err, inUse) {
+		a.said.news(thing, "")
+		return false
+	}
+	if a.said.news(thing, errorText(err)) {
+		a.Log.Info("of an overlay that is held no longer there stays, until it is unused", "what", thing, "because", err)
+	}
+	return true
+}
+
+// retireDocker removes the Docker networks of overlays that are held no
+// longer, once no container is on them.
+func (a *Agent) retireDocker(ctx context.Context, view *peers.View, held *agentstate.Held, done *host.Outcome) error {
+	if !held.Agent.Config.DockerBridge || !a.knowsAll(view, held) {
+		return nil
+	}
+	ours, err := a.Docker.List(ctx)
+	if errors.Is(err, docker.ErrUnavailable) {
+		// It is said already where a network is wanted, and where none is, an
+		// Engine may be away.
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, o := range ours {
+		if held.Agent.Overlay(o) != nil {
+			continue
+		}
+		thing := "Docker network " + o
+		err := a.Docker.Remove(ctx, o)
+		if a.waits(thing, err, docker.ErrInUse) {
+			continue
+		}
+		errs = append(errs, err)
+		if err == nil {
+			done.Repairs = append(done.Repairs, host.Repair{
+				Kind: host.KindDocker,
+				What: fmt.Sprintf("overlay %s is held no longer: its Docker network is removed", o),
+			})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// confs keeps a CNI configuration for every overlay that is enabled, and
+// removes ours of others when all overlays are known.
+func (a *Agent) confs(view *peers.View, held *agentstate.Held) (repairs []string, err error) {
+	dir := conffile.Dir{Path: a.Host.Conf.CNIDir, AgentConfig: a.Host.Conf.Path}
+	if !a.Host.Conf.Network.MesosBridge {
+		return nil, nil
+	}
+	overlays := view.Network.Overlays
+	if !view.Synced && held != nil {
+		overlays = held.Network.Overlays
+	}
+	var enabled []string
+	for _, o := range overlays {
+		if o.IsEnabled() {
+			enabled = append(enabled, o.Name)
+		}
+	}
+	repairs, err = dir.Keep(enabled)
+	if !view.Synced || !view.Connected {
+		return repairs, err
+	}
+	removed, pruneErr := dir.Prune(enabled)
+	return append(repairs, removed...), errors.Join(err, pruneErr)
+}
