@@ -83,7 +83,9 @@ func TestForwardingReadOnly(t *testing.T) {
 		_, err = ensureSysctl("net/ipv4/ip_forward", "0")
 		r.setup = errors.Join(err,
 			unix.Unshare(unix.CLONE_NEWNS),
-			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			// The mount below is one on /proc, which therefore decides
+			// whether others see it; in a chroot / may be no mount at all.
+			unix.Mount("", "/proc", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 			unix.Mount(procSys, procSys, "", unix.MS_BIND, ""),
 			unix.Mount(procSys, procSys, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 		if r.setup == nil {
