@@ -99,8 +99,9 @@ type Status struct {
 type Pass struct {
 	At   time.Time
 	Took time.Duration
-	// Err is all that is not as it should be.
-	Err error
+	// Err is what is wrong with the host as a whole, Overlays what is wrong
+	// with single overlays.
+	Err, Overlays error
 	// Repairs is how many there were.
 	Repairs int
 	Peers   int
@@ -108,6 +109,9 @@ type Pass struct {
 	Revision  int64
 	Connected bool
 }
+
+// Trouble is all that the pass left wrong, or nil.
+func (p Pass) Trouble() error { return errors.Join(p.Err, p.Overlays) }
 
 // Entry is this agent's entry in the state, by its own word; false before the
 // first lease.
@@ -148,19 +152,20 @@ func (a *Agent) pass(ctx context.Context) Pass {
 	defer cancel()
 	view := a.Follower.View()
 	held, done, err := a.programmed(ctx, &view)
-	var errs []error
+	var overlaysErr error
 	if held != nil {
 		a.publish(held, nil)
-		states, overlaysErr := a.eachOverlay(ctx, held, err, &done)
+		var states []api.OverlayStatus
+		states, overlaysErr = a.eachOverlay(ctx, held, err, &done)
 		a.publish(held, states)
 		a.reporter.tell(held.Agent.IP, api.StatusRequest{ID: held.Agent.ID, Overlays: states})
 		a.Watch.SetUnderlay(done.Underlay.Index, held.Agent.IP)
-		errs = append(errs, overlaysErr, a.retireDocker(ctx, &view, held, &done))
+		overlaysErr = errors.Join(overlaysErr, a.retireDocker(ctx, &view, held, &done))
 	}
-	errs = append(errs, done.Note(host.KindConf)(a.confs(&view, held)))
+	confErr := done.Note(host.KindConf)(a.confs(&view, held))
 	a.rules = done.Rules
 	last := Pass{
-		At: time.Now(), Took: time.Since(began), Err: errors.Join(append([]error{err}, errs...)...),
+		At: time.Now(), Took: time.Since(began), Err: errors.Join(err, confErr), Overlays: overlaysErr,
 		Repairs: len(done.Repairs), Peers: max(len(view.Agents)-1, 0),
 		Revision: view.Revision, Connected: view.Connected,
 	}
@@ -242,10 +247,11 @@ func (a *Agent) finish(view *peers.View, last Pass, repairs []host.Repair) {
 	crowded := a.crowded(last.Peers)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if last.Err != nil && errorText(last.Err) != errorText(a.status.Last.Err) {
-		a.Log.Error("this host is not as it should be", "error", oneLine(last.Err))
+	trouble, was := last.Trouble(), a.status.Last.Trouble()
+	if trouble != nil && errorText(trouble) != errorText(was) {
+		a.Log.Error("this host is not as it should be", "error", oneLine(trouble))
 	}
-	if last.Err == nil && a.status.Last.Err != nil {
+	if trouble == nil && was != nil {
 		a.Log.Info("this host is as it should be again")
 	}
 	if a.status.Repairs == nil {

@@ -41,7 +41,7 @@ func (a *Agent) Run(ctx context.Context) {
 		a.Log.Debug("pass", "because", why)
 		last := a.pass(ctx)
 		a.Alive()
-		failures = streak(failures, last.Err != nil)
+		failures = streak(failures, last.Trouble() != nil)
 		// Who repairs again and again is at odds with another program, and
 		// must not run a race with it.
 		repairing = streak(repairing, last.Repairs > 0)

@@ -53,7 +53,7 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	if !status.SyncedAt.IsZero() {
 		s.gauge(seconds(status.SyncedAt), "last_sync_timestamp_seconds", "When the stream was last seen open and caught up, in seconds since the epoch.")
 	}
-	s.gauge(truth(last.Err == nil && status.Passes > 0), "last_pass_ok", "1 when the last pass left the host as it should be.")
+	s.gauge(truth(last.Trouble() == nil && status.Passes > 0), "last_pass_ok", "1 when the last pass left the host as it should be.")
 	if status.Passes > 0 {
 		s.gauge(seconds(last.At), "last_pass_timestamp_seconds", "When the last pass ended, in seconds since the epoch.")
 		s.gauge(last.Took.Seconds(), "last_pass_duration_seconds", "How long the last pass took, in seconds.")

@@ -69,9 +69,12 @@ func trouble(s agent.Status, stale time.Duration) string {
 	return ""
 }
 
-// notes are what an operator wants to know of a host that is all right.
+// notes are what an operator wants to know of a host that is right as a whole.
 func notes(s agent.Status) []string {
 	var out []string
+	if s.Last.Overlays != nil {
+		out = append(out, "but "+s.Last.Overlays.Error())
+	}
 	switch {
 	case s.Last.Connected:
 	case s.SyncedAt.IsZero():
