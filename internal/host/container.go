@@ -35,6 +35,9 @@ func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentsta
 			h.Log.Info("set up for the first container", "what", r.What)
 		}
 		err = errors.Join(err, done.Failed[overlay])
+		for _, w := range done.Warnings {
+			h.Log.Warn("look at this host", "what", w)
+		}
 		if !h.Dir.CompanionRuns() {
 			h.report(ctx, client, held.Agent.IP, overlay, err)
 		}

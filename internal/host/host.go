@@ -125,6 +125,9 @@ type Outcome struct {
 	Rules firewall.Config
 	// Failed are the errors that concern one overlay alone, by its name.
 	Failed map[string]error
+	// Warnings say in words what may be trouble on this host, and is no error.
+	// They come again as long as they hold.
+	Warnings []string
 }
 
 // Note takes what a call has repaired, and hands its error on.
@@ -156,6 +159,9 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	self := &held.Agent
 	devicesErr := h.devices(ctx, k, held, &done)
 	forwardErr := done.Note(KindSysctl)(k.EnsureForwarding(ctx, true, self.VTEP.IP6.IsValid()))
+	done.Rules = firewall.ConfigOf(held.Network)
+	// Before the way to a new peer, which may be sending already.
+	done.Rules.Filter = h.filter(ctx, self.IP, known, &done)
 	sync := k.AddPeers
 	if known.Complete {
 		sync = k.SyncPeers
@@ -167,8 +173,7 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	if devicesErr != nil && errors.Is(peersErr, kernel.ErrNoDevice) {
 		peersErr = nil // that there is no VTEP is said already
 	}
-	done.Rules = firewall.ConfigOf(held.Network)
-	rulesErr := done.Note(KindRules)(firewall.New().Apply(ctx, done.Rules))
+	rulesErr := h.rules(ctx, &done)
 	if err := errors.Join(devicesErr, forwardErr, peersErr, rulesErr); err != nil {
 		return done, err
 	}
