@@ -39,9 +39,9 @@ func TestWarningsOfMixedFlavours(t *testing.T) {
 		warned()
 		theirs("iptables", "-t nat -A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE")
 		theirs("iptables", "-A FORWARD -s 192.0.2.0/24 -j DROP")
-		warned("iptables is of the " + flavour + " flavour, and the kernel has 2 rule(s) of the " + other[flavour] + " flavour too: ")
+		warned("iptables is of the " + flavour + " flavour, and the kernel has rules of the " + other[flavour] + " flavour too: ")
 		theirs("ip6tables", "-A FORWARD -j DROP")
-		warned("iptables is", "ip6tables is of the "+flavour+" flavour, and the kernel has 1 rule(s)")
+		warned("iptables is", "ip6tables is of the "+flavour+" flavour, and the kernel has rules")
 		theirs("iptables", "-F")
 		theirs("iptables", "-t nat -F")
 		warned("ip6tables is")
@@ -60,7 +60,7 @@ func TestWarningsWithOneFlavour(t *testing.T) {
 		"ip6tables-nft-save": "echo 'Could not fetch rule set generation id' >&2; exit 4",
 	})
 	got := f.Warnings(context.Background())
-	if len(got) != 1 || !strings.HasPrefix(got[0], "iptables is of the legacy flavour, and the kernel has 1 rule(s) of the nft flavour") {
+	if len(got) != 1 || !strings.HasPrefix(got[0], "iptables is of the legacy flavour, and the kernel has rules of the nft flavour") {
 		t.Errorf("the warnings are %q", got)
 	}
 }
