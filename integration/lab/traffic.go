@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Serve starts a server on TCP and UDP at a port, for Dial and Stream of other
@@ -68,6 +69,14 @@ func (p *Place) Stream(ctx context.Context, to netip.AddrPort, d time.Duration) 
 		return nil, err
 	}
 	return &Stream{proc}, proc.WaitLog(ctx, "streaming as ")
+}
+
+// Finish ends the stream before its time, as Wait would find it then.
+func (s *Stream) Finish(ctx context.Context) (longestGap time.Duration, err error) {
+	if err := s.Signal(unix.SIGTERM); err != nil {
+		return 0, err
+	}
+	return s.Wait(ctx)
 }
 
 // Wait waits for the stream's end. It returns the longest time that nothing

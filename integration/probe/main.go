@@ -26,7 +26,8 @@ const usage = `usage:
   probe stream [-interval D] [-stall D] ADDR DURATION
                                        keep one TCP connection to "serve" busy
                                        with numbered blocks, verify the echoes,
-                                       print the longest gap
+                                       print the longest gap; SIGTERM ends it
+                                       before its time
   probe http [-timeout D] METHOD URL [BODY]
                                        print the status code, then the body
   probe pause                          wait for SIGTERM or SIGINT
@@ -82,7 +83,9 @@ func run(args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return stream(args[0], d, *interval, *stall, out)
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		return stream(args[0], d, *interval, *stall, stop, out)
 	case command == "http" && (len(args) == 2 || len(args) == 3):
 		return request(args, *timeout, out)
 	case command == "pause" && len(args) == 0:

@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -90,7 +92,7 @@ func TestStreamFails(t *testing.T) {
 					handle(c)
 				}
 			}()
-			err = stream(l.Addr().String(), 300*time.Millisecond, time.Millisecond, 100*time.Millisecond, io.Discard)
+			err = stream(l.Addr().String(), 300*time.Millisecond, time.Millisecond, 100*time.Millisecond, nil, io.Discard)
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("stream: %v", err)
 			}
@@ -119,5 +121,18 @@ func TestUsage(t *testing.T) {
 		if err := run(args, io.Discard); err == nil || !strings.Contains(err.Error(), "usage:") {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+// TestStreamEndsEarly: what was sent till then has to come back all the same.
+func TestStreamEndsEarly(t *testing.T) {
+	stop := make(chan os.Signal, 1)
+	stop <- syscall.SIGTERM
+	var out strings.Builder
+	if err := stream(server(t), time.Hour, time.Millisecond, 10*time.Second, stop, &out); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "longest gap") {
+		t.Errorf("stream printed %q", &out)
 	}
 }

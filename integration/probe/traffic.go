@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -133,9 +134,10 @@ func dial(network, addr string, timeout time.Duration) (string, error) {
 // so that a gap is the network's.
 const blockSize = 512
 
-// stream sends a block every interval for as long as d and checks that each
-// comes back, in order. It fails when nothing comes back for stall.
-func stream(addr string, d, interval, stall time.Duration, out io.Writer) error {
+// stream sends a block every interval for as long as d, or until stop
+// yields, and checks that each comes back, in order. It fails when nothing
+// comes back for stall.
+func stream(addr string, d, interval, stall time.Duration, stop <-chan os.Signal, out io.Writer) error {
 	c, err := net.DialTimeout("tcp", addr, stall)
 	if err != nil {
 		return err
@@ -151,8 +153,15 @@ func stream(addr string, d, interval, stall time.Duration, out io.Writer) error 
 	}
 	fmt.Fprint(out, "streaming as ", line)
 
-	sent := make(chan error, 1)
-	go func() { sent <- sendBlocks(c.(*net.TCPConn), d, interval) }()
+	type result struct {
+		n   uint64
+		err error
+	}
+	sent := make(chan result, 1)
+	go func() {
+		n, err := sendBlocks(c.(*net.TCPConn), d, interval, stop)
+		sent <- result{n, err}
+	}()
 
 	var count uint64
 	var longest time.Duration
@@ -178,11 +187,12 @@ func stream(addr string, d, interval, stall time.Duration, out io.Writer) error 
 		count++
 	}
 	// The server closes after it has echoed all that we sent.
-	if err := <-sent; err != nil {
-		return fmt.Errorf("the stream to %s broke after %d blocks: %w", addr, count, err)
+	all := <-sent
+	if all.err != nil {
+		return fmt.Errorf("the stream to %s broke after %d blocks: %w", addr, count, all.err)
 	}
-	if want := blocks(d, interval); count != want {
-		return fmt.Errorf("the stream to %s ended after %d of %d blocks", addr, count, want)
+	if count != all.n {
+		return fmt.Errorf("the stream to %s ended after %d of %d blocks", addr, count, all.n)
 	}
 	fmt.Fprintf(out, "blocks %d longest gap %s\n", count, longest.Round(time.Millisecond))
 	return nil
@@ -191,16 +201,22 @@ func stream(addr string, d, interval, stall time.Duration, out io.Writer) error 
 // blocks is how many blocks a stream of length d has.
 func blocks(d, interval time.Duration) uint64 { return uint64(d/interval) + 1 }
 
-func sendBlocks(c *net.TCPConn, d, interval time.Duration) error {
+// sendBlocks returns how many it has sent.
+func sendBlocks(c *net.TCPConn, d, interval time.Duration, stop <-chan os.Signal) (n uint64, err error) {
 	block := make([]byte, blockSize)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for n := range blocks(d, interval) {
+	for n < blocks(d, interval) {
 		binary.BigEndian.PutUint64(block, n)
 		if _, err := c.Write(block); err != nil {
-			return err
+			return n, err
 		}
-		<-ticker.C
+		n++
+		select {
+		case <-ticker.C:
+		case <-stop:
+			return n, c.CloseWrite()
+		}
 	}
-	return c.CloseWrite()
+	return n, c.CloseWrite()
 }
