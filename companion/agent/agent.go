@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,6 +165,11 @@ func (a *Agent) pass(ctx context.Context) Pass {
 	}
 	confErr := done.Note(host.KindConf)(a.confs(&view, held))
 	a.rules = done.Rules
+	if a.said.news("warnings", strings.Join(done.Warnings, "\n")) {
+		for _, w := range done.Warnings {
+			a.Log.Warn("look at this host", "what", w)
+		}
+	}
 	last := Pass{
 		At: time.Now(), Took: time.Since(began), Err: errors.Join(err, confErr), Overlays: overlaysErr,
 		Repairs: len(done.Repairs), Peers: max(len(view.Agents)-1, 0),
