@@ -28,8 +28,7 @@ func net46() Network {
 }
 
 func TestRealEngine(t *testing.T) {
-	e := startEngine(t, "--bridge=none")
-	e.load()
+	e := startEngine(t)
 	for _, tt := range []struct {
 		name string
 		run  func(*testing.T, *engine)
@@ -44,9 +43,8 @@ func TestRealEngine(t *testing.T) {
 		{"events", testEvents}, // restarts the Engine
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			in := *e
-			in.t = t
-			tt.run(t, &in)
+			e.t = t
+			tt.run(t, e)
 		})
 	}
 }
@@ -167,7 +165,7 @@ func testWrongAndUnused(t *testing.T, e *engine) {
 
 func testWrongAndInUse(t *testing.T, e *engine) {
 	e.ensure(net4(), "Docker network dcos was missing")
-	stopA, stopB := e.run("ca", "dcos"), e.run("cb", "dcos")
+	ca, cb := e.run("ca", "dcos"), e.run("cb", "dcos")
 	e.ensure(net4())
 
 	const inUse = "Docker network dcos is in use by containers ca, cb: stop them first (docker network inspect dcos)"
@@ -180,8 +178,7 @@ func testWrongAndInUse(t *testing.T, e *engine) {
 	if err := e.Remove(context.Background(), "dcos"); !errors.Is(err, ErrInUse) || err.Error() != inUse {
 		t.Errorf("Remove: %v, want %s", err, inUse)
 	}
-	stopA()
-	stopB()
+	e.end(ca, cb)
 	e.ensure(n, "Docker network dcos had subnet 9.0.1.128/25 instead of 9.0.2.128/25")
 	e.remove("dcos")
 }
@@ -235,12 +232,10 @@ func testUsage(t *testing.T, e *engine) {
 	usage(net4(), 0, 125)
 	e.ensure(net4(), "Docker network dcos was missing")
 	e.ensure(net6(), "Docker network dcos6 was missing")
-	stopA, stopB, stopC := e.run("ca", "dcos"), e.run("cb", "dcos"), e.run("cc", "dcos6")
+	ca, cb, cc := e.run("ca", "dcos"), e.run("cb", "dcos"), e.run("cc", "dcos6")
 	usage(net4(), 2, 123)
 	usage(net6(), 1, 1<<47-3)
-	for _, stop := range []func(){stopA, stopB, stopC} {
-		stop()
-	}
+	e.end(ca, cb, cc)
 	usage(net4(), 0, 125)
 	e.remove("dcos")
 	e.remove("dcos6")
@@ -275,9 +270,9 @@ func testEvents(t *testing.T, e *engine) {
 	wait("the Engine is there")
 	e.ensure(net4(), "Docker network dcos was missing")
 	wait("a network is new")
-	stop := e.run("ca", "dcos")
+	ca := e.run("ca", "dcos")
 	wait("a container is new")
-	stop()
+	e.end(ca)
 
 	e.stop()
 	wait("the Engine goes")
@@ -286,16 +281,21 @@ func testEvents(t *testing.T, e *engine) {
 	}
 	e.start()
 	// What is left of the events before counts as well: look until it is so.
-	e.eventually("an event comes after the restart", func() bool {
+	e.eventually("an event after the restart", func() error {
 		wait("the Engine comes back")
 		_, err := e.Ensure(ctx, net4())
-		return err == nil
+		return err
 	})
 	e.ensure(net4())
 	e.remove("dcos")
 
 	cancel()
-	e.eventually("the channel closes", func() bool { _, open := <-events; return !open })
+	e.eventually("the channel to be closed", func() error {
+		if _, open := <-events; open {
+			return errors.New("it is open")
+		}
+		return nil
+	})
 }
 
 func TestUnavailable(t *testing.T) {

@@ -1,20 +1,14 @@
 package docker
 
 import (
-	"context"
-	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/moby/moby/client"
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"github.com/dcos/dcos-overlay/integration/lab"
 	"github.com/dcos/dcos-overlay/internal/firewall"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
@@ -22,17 +16,15 @@ import (
 // TestTraffic sends real packets to and from a container on an overlay's
 // Docker network, past Docker's own rules and package firewall's.
 func TestTraffic(t *testing.T) {
-	e := startEngine(t, "") // with Docker's own bridge, as most hosts have it
-	e.load()
-	ctx := context.Background()
+	e := startEngine(t, "--bridge=docker0") // Docker's own, as most hosts have it
+	ctx := t.Context()
 	rules := firewall.ConfigOf(network.Network{
 		VTEPSubnet: netip.MustParsePrefix("44.128.0.0/20"),
 		Overlays:   []network.Overlay{{Name: "dcos", Subnet: netip.MustParsePrefix("9.0.0.0/8"), Prefix: 24}},
 	})
-	host := e.namespace("ns/net")
-	defer host.Close()
 	apply := func() (repairs []string) {
-		inside(t, host, func() (err error) {
+		t.Helper()
+		inside(t, e.host, func() (err error) {
 			repairs, err = firewall.New().Apply(ctx, rules)
 			return err
 		})
@@ -40,34 +32,40 @@ func TestTraffic(t *testing.T) {
 	}
 
 	e.ensure(net4(), "Docker network dcos was missing")
-	stop := e.run("web", "dcos", 80)
-	running, err := e.client.ContainerInspect(ctx, "web", client.ContainerInspectOptions{})
-	if err != nil {
-		t.Fatal(err)
+	box := e.run("web", "dcos", "--publish=80:80")
+	outside := e.lab.Outside
+	peer, err := e.lab.AddHost(ctx, "b", netip.MustParseAddr("172.17.0.3"))
+	must(t, err)
+	vtep, peerVTEP := netip.MustParsePrefix("44.128.0.1/20"), netip.MustParsePrefix("44.128.0.2/20")
+	addVTEP(t, e.host, vtep, peer.Addr)
+	addVTEP(t, peer, peerVTEP, e.host.Addr)
+	_, err = peer.Run(ctx, "ip", "route", "add", "9.0.1.0/24", "via", vtep.Addr().String())
+	must(t, err)
+	for _, s := range []struct {
+		place *lab.Place
+		port  uint16
+	}{{&outside.Place, 80}, {&peer.Place, 80}, {&box.Place, 80}, {&box.Place, 81}} {
+		_, err := s.place.Serve(ctx, s.port)
+		must(t, err)
 	}
-	address := running.Container.NetworkSettings.Networks["dcos"].IPAddress.String()
-	box := e.namespace(fmt.Sprintf("root/proc/%d/ns/net", running.Container.State.Pid))
-	defer box.Close()
-
-	outside, peer := newNamespace(t), newNamespace(t)
-	defer outside.Close()
-	defer peer.Close()
-	wire(t, host, outside, "up0", "192.0.2.1/24", "192.0.2.2/24", "")
-	wire(t, host, peer, "vtep1024", "44.128.0.1/20", "44.128.0.2/20", "9.0.1.0/24")
 
 	apply()
 	for _, tt := range []struct {
-		name             string
-		from, to         netns.NsHandle
-		dial, serve, see string
+		name string
+		from *lab.Place
+		dial netip.AddrPort
+		see  netip.Addr
 	}{
-		{"container to the outside", box, outside, "192.0.2.2:80", "192.0.2.2:80", "192.0.2.1"},
-		{"container to another agent", box, peer, "44.128.0.2:80", "44.128.0.2:80", address},
-		{"another agent to container", peer, box, address + ":81", address + ":81", "44.128.0.2"},
-		{"outside to a published port", outside, box, "192.0.2.1:80", address + ":80", "192.0.2.2"},
+		{"container to the outside", &box.Place, netip.AddrPortFrom(lab.World4, 80), e.host.Addr},
+		{"container to another agent", &box.Place, netip.AddrPortFrom(peerVTEP.Addr(), 80), box.IP4},
+		{"another agent to container", &peer.Place, netip.AddrPortFrom(box.IP4, 81), peerVTEP.Addr()},
+		{"outside to a published port", &outside.Place, netip.AddrPortFrom(e.host.Addr, 80), lab.Router4},
 	} {
-		if from := connect(t, tt.from, tt.to, tt.dial, tt.serve); from != tt.see {
-			t.Errorf("%s: the connection came from %q, want %s", tt.name, from, tt.see)
+		seen, err := tt.from.Dial(ctx, tt.dial)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		} else if seen.Addr() != tt.see {
+			t.Errorf("%s: the connection came from %s, want %s", tt.name, seen, tt.see)
 		}
 	}
 
@@ -78,9 +76,12 @@ func TestTraffic(t *testing.T) {
 		t.Errorf("after Docker's restart Apply repaired %q", repairs)
 	}
 	// A host whose rules were flushed: ours come first, Docker's later.
-	inside(t, host, func() error { return firewall.New().Remove(ctx) })
+	inside(t, e.host, func() error { return firewall.New().Remove(ctx) })
 	e.stop()
-	e.flush(host)
+	for _, line := range []string{"-F", "-X", "-t nat -F", "-t nat -X"} {
+		_, err := e.host.Run(ctx, append([]string{"iptables"}, strings.Fields(line)...)...)
+		must(t, err)
+	}
 	apply()
 	e.start()
 	repairs := apply()
@@ -88,123 +89,50 @@ func TestTraffic(t *testing.T) {
 	if len(repairs) != 1 || repairs[0] != want {
 		t.Errorf("repairs are %q, want %q", repairs, want)
 	}
-	stop()
+	e.end(box)
 	e.remove("dcos")
 }
 
-// namespace opens a namespace of the Engine's process 1.
-func (e *engine) namespace(path string) netns.NsHandle {
-	e.t.Helper()
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", e.unshare))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	ns, err := netns.GetFromPath("/proc/" + strings.TrimSpace(string(children)) + "/" + path)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	return ns
+// addVTEP gives a host an overlay's VXLAN device, with one peer.
+func addVTEP(t *testing.T, h *lab.Host, addr netip.Prefix, peer netip.Addr) {
+	t.Helper()
+	_, err := h.Run(t.Context(), "sh", "-ec", `
+		ip link add "$0" type vxlan id 1024 dstport 64000 local "$1" remote "$2"
+		ip addr add "$3" dev "$0"
+		ip link set "$0" up`,
+		network.VTEPName, h.Addr.String(), peer.String(), addr.String())
+	must(t, err)
 }
 
-// inside runs f in a network namespace, on a thread that ends with it.
-func inside(t *testing.T, ns netns.NsHandle, f func() error) {
+// inside runs f in a host's network.
+func inside(t *testing.T, h *lab.Host, f func() error) {
 	t.Helper()
 	done := make(chan error)
-	go func() {
-		done <- func() error {
-			runtime.LockOSThread()
-			if err := netns.Set(ns); err != nil {
-				return err
-			}
-			return f()
-		}()
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	go func() { done <- enter(h, f) }()
+	must(t, <-done)
 }
 
-func newNamespace(t *testing.T) netns.NsHandle {
-	t.Helper()
-	here, err := netns.Get()
+// enter runs f in a host's network. It must be called in a goroutine of its
+// own: a thread that can't return ends with it.
+func enter(h *lab.Host, f func() error) error {
+	runtime.LockOSThread()
+	own, err := netns.Get()
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.Close()
-	var ns netns.NsHandle
-	inside(t, here, func() (err error) {
-		ns, err = netns.New()
 		return err
-	})
-	return ns
-}
-
-// wire connects the device called name in host with eth0 in other, which
-// reaches route, if any, through host.
-func wire(t *testing.T, host, other netns.NsHandle, name, hostAddr, otherAddr, route string) {
-	t.Helper()
-	h, err := netlink.NewHandleAt(host)
-	must(t, err)
-	defer h.Close()
-	must(t, h.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(other),
-	}))
-	o, err := netlink.NewHandleAt(other)
-	must(t, err)
-	defer o.Close()
-	for _, side := range []struct {
-		h             *netlink.Handle
-		name, address string
-	}{{h, name, hostAddr}, {o, "eth0", otherAddr}} {
-		link, err := side.h.LinkByName(side.name)
-		must(t, err)
-		addr, err := netlink.ParseAddr(side.address)
-		must(t, err)
-		must(t, side.h.AddrAdd(link, addr))
-		must(t, side.h.LinkSetUp(link))
 	}
-	if route == "" {
-		return
-	}
-	_, dst, err := net.ParseCIDR(route)
-	must(t, err)
-	gw, _, err := net.ParseCIDR(hostAddr)
-	must(t, err)
-	must(t, o.RouteAdd(&netlink.Route{Dst: dst, Gw: gw}))
-}
-
-// connect dials in one namespace, serves in another, and returns the address
-// that the server sees.
-func connect(t *testing.T, from, to netns.NsHandle, dial, serve string) string {
-	t.Helper()
-	var l net.Listener
-	inside(t, to, func() (err error) {
-		l, err = net.Listen("tcp", serve)
-		return err
-	})
-	defer l.Close()
-	seen := make(chan string, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		seen <- conn.RemoteAddr().(*net.TCPAddr).IP.String()
-		conn.Close()
-	}()
-	inside(t, from, func() error {
-		conn, err := net.DialTimeout("tcp", dial, 30*time.Second)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	})
-	return <-seen
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
+	defer own.Close()
+	ns, err := netns.GetFromPid(h.PID())
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
+	defer ns.Close()
+	if err := netns.Set(ns); err != nil {
+		return err
+	}
+	err = f()
+	if back := netns.Set(own); back != nil {
+		return back
+	}
+	runtime.UnlockOSThread()
+	return err
 }
