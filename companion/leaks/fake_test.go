@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 )
@@ -21,7 +22,7 @@ type fakeHost struct {
 	// cookies counts namespaces; inodes are few, so that they are reused.
 	cookies uint64
 
-	searches int
+	searches atomic.Int64
 	// blind makes every look fail that bears the name.
 	blind map[string]bool
 	// meanwhile is run once, after the next search.
@@ -62,7 +63,7 @@ func (h *fakeHost) Held(id sandbox.ID) (bool, error) {
 }
 
 func (h *fakeHost) Search(_ context.Context, ids []sandbox.ID) (map[sandbox.ID]bool, error) {
-	h.searches++
+	h.searches.Add(1)
 	if h.blind["search"] {
 		return nil, errBlind
 	}
@@ -79,6 +80,8 @@ func (h *fakeHost) Search(_ context.Context, ids []sandbox.ID) (map[sandbox.ID]b
 	}
 	return found, nil
 }
+
+func (h *fakeHost) searchCount() int { return int(h.searches.Load()) }
 
 func (h *fakeHost) HasDevice(name string) (bool, error) {
 	if h.blind["device"] {

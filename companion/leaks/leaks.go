@@ -25,6 +25,9 @@ import (
 // last. Runtimes that restart, and retry their DELs, are back by then.
 const DefaultGrace = time.Minute
 
+// sweepTimeout bounds one sweep: a store's lock may be held by others.
+const sweepTimeout = 30 * time.Second
+
 // fewNames is how many unknown reservations a log line names.
 const fewNames = 4
 
@@ -89,6 +92,33 @@ func (c *Cleaner) Unknown() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.unknown
+}
+
+// Run sweeps at each interval until ctx ends. The same trouble is logged once.
+func (c *Cleaner) Run(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	trouble := ""
+	for {
+		if err := c.bounded(ctx); err == nil {
+			trouble = ""
+		} else if text := err.Error(); ctx.Err() == nil && text != trouble {
+			trouble = text
+			c.opts.Log.Warn("not every address whose container vanished is freed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Cleaner) bounded(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, sweepTimeout, fmt.Errorf("not done within %s", sweepTimeout))
+	defer cancel()
+	_, err := c.Sweep(ctx)
+	return err
 }
 
 // Sweep looks at every reservation once, and frees what has been dead for the

@@ -61,7 +61,11 @@ func (Machine) Search(ctx context.Context, ids []sandbox.ID) (map[sandbox.ID]boo
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("search the processes for network namespaces: %w", context.Cause(ctx))
 		}
-		if err := s.process(filepath.Join("/proc", p.Name())); err != nil {
+		err := s.process(filepath.Join("/proc", p.Name()))
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: give the companion CAP_SYS_PTRACE and CAP_SYS_ADMIN", err)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("search the processes for network namespaces: %w", err)
 		}
 	}
