@@ -168,7 +168,9 @@ func (d Dir) LockCompanion() (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A lock of the open file, as flock's, but one that can be asked about
+	// without being taken: CompanionRuns must not get into a start's way.
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile()); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: is another companion running on this host? %w", path, err)
 	}
@@ -182,8 +184,12 @@ func (d Dir) CompanionRuns() bool {
 		return false
 	}
 	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	lock := wholeFile()
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, lock)
+	return err == nil && lock.Type != unix.F_UNLCK
 }
+
+func wholeFile() *unix.Flock_t { return &unix.Flock_t{Type: unix.F_WRLCK} }
 
 func (d Dir) companionPath() string { return filepath.Join(d.Run, "companion.lock") }
 
