@@ -47,7 +47,7 @@ type System interface {
 type Options struct {
 	// Dir holds the stores of all overlays; see agentconf.Config.DataDir.
 	Dir string
-	// Grace is DefaultGrace if it is 0.
+	// Grace is DefaultGrace unless it is more than 0.
 	Grace time.Duration
 	// System is this machine if it is nil.
 	System System
@@ -74,7 +74,7 @@ type Cleaner struct {
 
 // New makes a Cleaner that has seen nothing.
 func New(opts Options) *Cleaner {
-	if opts.Grace == 0 {
+	if opts.Grace <= 0 {
 		opts.Grace = DefaultGrace
 	}
 	if opts.System == nil {
@@ -142,7 +142,8 @@ func (c *Cleaner) Sweep(ctx context.Context) (freed []string, err error) {
 			first = now
 		}
 		seen[e] = first
-		if ok && now.Sub(first) >= c.opts.Grace {
+		// At the first sight no time has passed.
+		if now.Sub(first) >= c.opts.Grace {
 			due[e.Overlay] = append(due[e.Overlay], e)
 		}
 	}

@@ -155,7 +155,9 @@ func (s *search) compare(inode uint64, f *os.File) error {
 		if err != nil {
 			return err
 		}
-		s.found[id] = s.found[id] || same
+		if same {
+			s.found[id] = true
+		}
 	}
 	s.seen[inode] = true
 	return nil
@@ -195,8 +197,9 @@ func (s *search) mountsOf(dir string) error {
 		if !ok {
 			continue
 		}
-		f, err := open(filepath.Join(dir, "root", unescape(fields[4])))
+		f, err := open(filepath.Join(dir, "root", fields[4]))
 		if err != nil {
+			// It is hidden, or has a name with blanks, which are escaped.
 			s.suspect(inode)
 			continue
 		}
@@ -216,11 +219,6 @@ func (s *search) mountsOf(dir string) error {
 // open does not wait, whatever is at path by now.
 func open(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // unlessGone is err, unless it says that a process, a thread or an open file
