@@ -69,6 +69,7 @@ func TestBridgeRepair(t *testing.T) {
 	for _, c := range []struct{ name, breakage, repair string }{
 		{"mac", "link set m-dcos address 02:00:00:00:00:01", "MAC 02:00:00:00:00:01 set to 0a:58:09:00:00:01"},
 		{"mtu", "link set m-dcos mtu 1300", "MTU 1300 set to 1400"},
+		{"mtu below IPv6's least", "link set m-dcos mtu 1000", "MTU 1000 set to 1400"},
 		{"down", "link set m-dcos down", "m-dcos: set up"},
 		{"address removed", "addr del 9.0.0.1/25 dev m-dcos", "added address 9.0.0.1/25"},
 		{"former subnet", "addr add 9.0.7.1/25 dev m-dcos", "removed address 9.0.7.1/25"},

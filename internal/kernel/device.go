@@ -37,20 +37,22 @@ type settings struct {
 func (k *Kernel) ensureSettings(link netlink.Link, s settings) (repairs []string, err error) {
 	attrs := link.Attrs()
 	name := attrs.Name
+	// The MTU comes first, because the kernel takes IPv6 off a device whose
+	// MTU is below 1280.
+	if s.mtu > 0 && attrs.MTU != s.mtu {
+		if err := k.h.LinkSetMTU(link, s.mtu); err != nil {
+			return repairs, fmt.Errorf("set MTU of %s to %d: %w", name, s.mtu, err)
+		}
+		repairs = append(repairs, fmt.Sprintf("%s: MTU %d set to %d", name, attrs.MTU, s.mtu))
+	}
 	if err := k.ensureNoAutoconf(link, s); err != nil {
-		return nil, err
+		return repairs, err
 	}
 	if have := attrs.HardwareAddr.String(); s.mac != (network.MAC{}) && have != s.mac.String() {
 		if err := k.h.LinkSetHardwareAddr(link, s.mac.Hardware()); err != nil {
 			return repairs, fmt.Errorf("set MAC of %s to %s: %w", name, s.mac, err)
 		}
 		repairs = append(repairs, fmt.Sprintf("%s: MAC %s set to %s", name, have, s.mac))
-	}
-	if s.mtu > 0 && attrs.MTU != s.mtu {
-		if err := k.h.LinkSetMTU(link, s.mtu); err != nil {
-			return repairs, fmt.Errorf("set MTU of %s to %d: %w", name, s.mtu, err)
-		}
-		repairs = append(repairs, fmt.Sprintf("%s: MTU %d set to %d", name, attrs.MTU, s.mtu))
 	}
 	// Up comes before the addresses, because taking a device down removes its
 	// IPv6 addresses and the routes of the others.

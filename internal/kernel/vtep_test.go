@@ -52,6 +52,7 @@ func TestVTEPRepair(t *testing.T) {
 	}{
 		{"mac", "link set vtep1024 address 02:00:00:00:00:01", "MAC 02:00:00:00:00:01 set to 70:b3:d5:80:00:01", true},
 		{"mtu", "link set vtep1024 mtu 1300", "MTU 1300 set to 1450", true},
+		{"mtu below IPv6's least", "link set vtep1024 mtu 1000", "MTU 1000 set to 1450", true},
 		{"down", "link set vtep1024 down", "vtep1024: set up", true},
 		{"IPv4 address removed", "addr del 44.128.0.1/16 dev vtep1024", "added address 44.128.0.1/16", true},
 		{"IPv6 address removed", "addr del fd01:a::1/64 dev vtep1024", "added address fd01:a::1/64", true},
