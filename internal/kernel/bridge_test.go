@@ -75,6 +75,7 @@ func TestBridgeRepair(t *testing.T) {
 		{"former subnet", "addr add 9.0.7.1/25 dev m-dcos", "removed address 9.0.7.1/25"},
 		{"link-local address removed", "addr del fe80::858:9ff:fe00:1/64 dev m-dcos", "added address fe80::858:9ff:fe00:1/64"},
 		{"route removed", "route del 9.0.0.0/25 dev m-dcos", "added route 9.0.0.0/25"},
+		{"link-local route removed", "-6 route del fe80::/64 dev m-dcos", "added route fe80::/64"},
 		{"deleted", "link del m-dcos", "m-dcos: created"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

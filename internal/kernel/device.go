@@ -164,7 +164,7 @@ func (k *Kernel) addAddr(link netlink.Link, p netip.Prefix) error {
 // with the address; programs that flush routes remove it while the address
 // stays. It tells whether the route was missing.
 func (k *Kernel) ensureOnLink(link netlink.Link, p netip.Prefix) (added bool, err error) {
-	if p.Addr().BitLen()-p.Bits() < 2 || p.Addr().IsLinkLocalUnicast() {
+	if p.Addr().BitLen()-p.Bits() < 2 {
 		return false, nil
 	}
 	index := link.Attrs().Index
