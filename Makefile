@@ -43,12 +43,14 @@ test: deps lint unit integration ## run every test (root)
 .PHONY: unit
 unit: ## run the tests of each package, with the race detector (root)
 	@echo "unit: the tests of each package, on the real kernel in namespaces, with the race detector"
-	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v '/integration$$')
+	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration(/torture)?$$')
 
 .PHONY: integration
 integration: ## run the tests on several hosts (root)
 	@echo "integration: the built programs on hosts made of namespaces"
 	@$(GO) test -count 1 -timeout 20m ./integration
+	@echo "torture: three etcd members and three coordinators that are killed, paused and cut off"
+	@$(GO) test -count 1 -timeout 20m ./integration/torture
 
 .PHONY: lint
 lint: ## check format, go vet, go.mod and staticcheck

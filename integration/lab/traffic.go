@@ -97,6 +97,12 @@ func (s *Stream) Wait(ctx context.Context) (longestGap time.Duration, err error)
 // numeric one. The caller has to close the connection: while it is open, it
 // keeps the network of a host that went down in being.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return h.DialFrom(ctx, netip.Addr{}, network, address)
+}
+
+// DialFrom is DialContext for TCP with a source address, which must be one of
+// the host's; the zero Addr leaves it to the kernel.
+func (h *Host) DialFrom(ctx context.Context, source netip.Addr, network, address string) (net.Conn, error) {
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("dialling from host %s: %w", h.Name, err)
 	}
@@ -105,6 +111,10 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 		return nil, fmt.Errorf("dialling from host %s: %w", h.Name, err)
 	}
 	defer space.Close()
+	var dialer net.Dialer
+	if source.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
+	}
 	type result struct {
 		conn net.Conn
 		err  error
@@ -114,7 +124,7 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 		// A numeric address is dialled in this goroutine, so the socket is of
 		// this thread's network.
 		runtime.LockOSThread()
-		conn, err := dialIn(ctx, space, network, address)
+		conn, err := dialIn(ctx, space, &dialer, network, address)
 		done <- result{conn, err}
 	}()
 	r := <-done
@@ -128,7 +138,7 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 // its thread, which is unlocked if it is back in its own namespace; else the
 // thread ends with the goroutine. Just to leave it to that would not do: the
 // runtime keeps a process's first thread, and in that namespace.
-func dialIn(ctx context.Context, space netns.NsHandle, network, address string) (net.Conn, error) {
+func dialIn(ctx context.Context, space netns.NsHandle, dialer *net.Dialer, network, address string) (net.Conn, error) {
 	own, err := netns.Get()
 	if err != nil {
 		return nil, err
@@ -137,7 +147,7 @@ func dialIn(ctx context.Context, space netns.NsHandle, network, address string) 
 	if err := netns.Set(space); err != nil {
 		return nil, err
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	conn, err := dialer.DialContext(ctx, network, address)
 	if back := netns.Set(own); back != nil {
 		if conn != nil {
 			conn.Close()
