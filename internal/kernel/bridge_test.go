@@ -80,6 +80,10 @@ func TestBridgeRepair(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := newKernel(t)
+			// Another device with a link-local route of its own.
+			ip(t, "link add other type bridge")
+			ip(t, "addr add fe80::7/64 dev other nodad")
+			ip(t, "link set other up")
 			ensureBridge(t, k, sampleBridge())
 			ip(t, c.breakage)
 			contains(t, ensureBridge(t, k, sampleBridge()), c.repair)

@@ -183,12 +183,14 @@ func (k *Kernel) ensureOnLink(link netlink.Link, p netip.Prefix) (added bool, er
 	// The same in every part as the kernel's own, so that it goes away with
 	// the address.
 	route := &netlink.Route{LinkIndex: index, Dst: ipNet(p.Masked()), Protocol: protocolKernel}
+	add := k.h.RouteAdd
 	if p.Addr().Is4() {
 		route.Scope, route.Src = netlink.SCOPE_LINK, p.Addr().AsSlice()
 	} else {
-		route.Priority = prefixMetric6
+		// Every device has a route to fe80::/64; RouteAdd would refuse a second.
+		route.Priority, add = prefixMetric6, k.h.RouteAppend
 	}
-	err = k.h.RouteAdd(route)
+	err = add(route)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil
 	}
