@@ -1,12 +1,14 @@
-// Package cniconf is the CNI network configuration that our plugins are called
-// with: the file's own fields, and what the runtime asks for one container by
-// Mesos's NetworkInfo, by runtimeConfig or by CNI_ARGS.
+// Package cniconf is the configuration that the CNI plugins get on standard
+// input, with what was asked for this one container: by Mesos's NetworkInfo,
+// by runtimeConfig or by CNI_ARGS.
 package cniconf
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -17,6 +19,8 @@ import (
 const (
 	// TypeIPAM is our IPAM plugin, which dcos-overlay runs in its own process.
 	TypeIPAM = "dcos-ipam"
+	// TypeHostLocal is the stock IPAM plugin that gets the leased ranges.
+	TypeHostLocal = "host-local"
 	// DefaultVersion is the result's shape where the configuration names
 	// none: Mesos's isolator knows no later one.
 	DefaultVersion = "0.2.0"
@@ -25,31 +29,51 @@ const (
 // Conf is one call's configuration.
 type Conf struct {
 	CNIVersion string
-	// Overlay is what the container shall be on.
-	Overlay string
+	// Name is the network's, Overlay what the container shall be on.
+	Name, Overlay string
 	// AgentConfig is the path of the agent's file; empty means the default.
 	AgentConfig string
 	IPAMType    string
+	// MapPorts false leaves port mappings to another program.
+	MapPorts bool
+	// Ports are to be mapped from the host; none where MapPorts is false.
+	Ports []Port
+
 	// Routes are the container's, in either family, by default to everywhere.
 	Routes []netip.Prefix
 	DNS    types.DNS
 	// Addresses were asked for by the runtime; empty means any free ones.
 	Addresses []netip.Addr
+	// MesosAddresses are Addresses if only Mesos's NetworkInfo has them, which
+	// no other plugin reads.
+	MesosAddresses []netip.Addr
 	// MAC was asked for by the runtime; nil means one made of the address.
 	MAC *network.MAC
+
+	// Stdin is the configuration as it came.
+	Stdin []byte
 }
 
-// raw is the JSON; fields that are not ours are other programs' business.
-type raw struct {
+// identity is what tells an attachment's overlay and the programs that had a
+// part in it; all other fields may be wrong.
+type identity struct {
 	CNIVersion  string `json:"cniVersion"`
 	Name        string `json:"name"`
 	Overlay     string `json:"overlay"`
 	AgentConfig string `json:"agentConfig"`
+	MapPorts    *bool  `json:"mapPorts"`
 	IPAM        struct {
 		Type        string `json:"type"`
 		Overlay     string `json:"overlay"`
 		AgentConfig string `json:"agentConfig"`
-		Routes      []struct {
+	} `json:"ipam"`
+}
+
+// wishes are how a container wants to be attached; fields that are not ours
+// are other programs' business.
+type wishes struct {
+	IPAM struct {
+		Routes []struct {
 			Dst string `json:"dst"`
 		} `json:"routes"`
 	} `json:"ipam"`
@@ -60,6 +84,7 @@ type raw struct {
 				IPAddresses []struct {
 					IPAddress string `json:"ip_address"`
 				} `json:"ip_addresses"`
+				PortMappings []mesosPort `json:"port_mappings"`
 			} `json:"network_info"`
 		} `json:"org.apache.mesos"`
 		CNI struct {
@@ -67,56 +92,110 @@ type raw struct {
 		} `json:"cni"`
 	} `json:"args"`
 	RuntimeConfig struct {
-		IPs []string `json:"ips"`
-		MAC string   `json:"mac"`
+		IPs   []string `json:"ips"`
+		MAC   string   `json:"mac"`
+		Ports []Port   `json:"portMappings"`
 	} `json:"runtimeConfig"`
 }
 
 // Parse reads the configuration on standard input and CNI_ARGS. Its errors are
 // *types.Error with the code that the CNI specification has for them.
 func Parse(stdin []byte, cniArgs string) (*Conf, error) {
-	var r raw
+	c, err := Identify(stdin)
+	if err != nil {
+		return nil, err
+	}
+	var w wishes
+	if err := json.Unmarshal(stdin, &w); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "read the CNI configuration: "+err.Error(), "")
+	}
+	err = c.checkIPAM()
+	if err == nil {
+		err = c.fill(&w, cniArgs)
+	}
+	if err != nil {
+		return nil, invalid(c.Name, err)
+	}
+	return c, nil
+}
+
+// Identify reads as much as is needed to find what an ADD has made: DEL must
+// not fail for a mistake that kept the ADD from doing anything. Ports are read
+// if they can be. Its errors are as Parse's.
+func Identify(stdin []byte) (*Conf, error) {
+	var r identity
 	if err := json.Unmarshal(stdin, &r); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "read the CNI configuration: "+err.Error(), "")
 	}
 	c := &Conf{
 		CNIVersion:  first(r.CNIVersion, DefaultVersion),
+		Name:        r.Name,
 		Overlay:     first(r.IPAM.Overlay, r.Overlay, r.Name),
 		AgentConfig: first(r.IPAM.AgentConfig, r.AgentConfig),
 		IPAMType:    first(r.IPAM.Type, TypeIPAM),
-		DNS:         r.DNS,
+		MapPorts:    r.MapPorts == nil || *r.MapPorts,
+		Stdin:       stdin,
 	}
-	if err := c.fill(&r, cniArgs); err != nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, "CNI configuration of network "+r.Name+": "+err.Error(), "")
+	if c.Overlay == "" {
+		return nil, invalid(r.Name, errors.New("it names no overlay: set \"name\" or \"overlay\""))
+	}
+	// The name becomes part of device names and paths, and so does a type.
+	if len(c.Overlay) > network.MaxNameLen || strings.ContainsAny(c.Overlay, "/ \t\n\x00") || c.Overlay == "." || c.Overlay == ".." {
+		return nil, invalid(r.Name, fmt.Errorf("%q can't be an overlay: names have at most %d characters, and no slash or blank; where \"name\" must be another, set \"overlay\"", c.Overlay, network.MaxNameLen))
+	}
+	if strings.ContainsAny(c.IPAMType, "/\x00") {
+		return nil, invalid(r.Name, fmt.Errorf("ipam.type %q has a slash: it is the name of a program in CNI_PATH", c.IPAMType))
+	}
+	var w wishes
+	if json.Unmarshal(stdin, &w) == nil {
+		c.Ports, _ = c.ports(&w)
 	}
 	return c, nil
 }
 
-func (c *Conf) fill(r *raw, cniArgs string) error {
-	if c.Overlay == "" {
-		return fmt.Errorf("it names no overlay: set \"name\" or \"overlay\"")
+func invalid(network string, err error) error {
+	return types.NewError(types.ErrInvalidNetworkConfig, "CNI configuration of network "+network+": "+err.Error(), "")
+}
+
+// checkIPAM refuses what would say otherwise than the lease.
+func (c *Conf) checkIPAM() error {
+	if c.IPAMType != TypeIPAM && c.IPAMType != TypeHostLocal {
+		return nil
 	}
-	// The name becomes part of device names and paths.
-	if len(c.Overlay) > network.MaxNameLen || strings.ContainsAny(c.Overlay, "/ \t\n") || c.Overlay == "." || c.Overlay == ".." {
-		return fmt.Errorf("%q can't be an overlay: names have at most %d characters, and no slash or blank; where \"name\" must be another, set \"overlay\"", c.Overlay, network.MaxNameLen)
+	var r struct {
+		IPAM map[string]json.RawMessage `json:"ipam"`
 	}
-	for _, route := range r.IPAM.Routes {
+	if err := json.Unmarshal(c.Stdin, &r); err != nil {
+		return err
+	}
+	for _, name := range []string{"ranges", "subnet", "rangeStart", "rangeEnd", "gateway"} {
+		if _, ok := r.IPAM[name]; ok {
+			return fmt.Errorf("ipam.%s: addresses are of the subnet that this agent leased of overlay %s: remove it, or, to pick one address, ask for it (\"ips\", CNI_ARGS IP=)", name, c.Overlay)
+		}
+	}
+	if _, ok := r.IPAM["dataDir"]; ok {
+		return errors.New("ipam.dataDir: the place of reservations is \"cni_data_dir\" in the agent's file: remove it")
+	}
+	if _, ok := r.IPAM["resolvConf"]; ok && c.IPAMType == TypeIPAM {
+		return errors.New("ipam.resolvConf is not read: set \"dns\" instead")
+	}
+	return nil
+}
+
+func (c *Conf) fill(w *wishes, cniArgs string) error {
+	c.DNS = w.DNS
+	for _, route := range w.IPAM.Routes {
 		p, err := netip.ParsePrefix(route.Dst)
 		if err != nil {
 			return fmt.Errorf("ipam.routes: %q is no subnet such as 0.0.0.0/0", route.Dst)
 		}
 		c.Routes = append(c.Routes, p.Masked())
 	}
-	if len(r.IPAM.Routes) == 0 {
+	if len(w.IPAM.Routes) == 0 {
 		c.Routes = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 	}
-	asked := append(append([]string{}, r.RuntimeConfig.IPs...), r.Args.CNI.IPs...)
-	for _, a := range r.Args.Mesos.NetworkInfo.IPAddresses {
-		if a.IPAddress != "" {
-			asked = append(asked, a.IPAddress)
-		}
-	}
-	mac := r.RuntimeConfig.MAC
+	asked := slices.Concat(w.RuntimeConfig.IPs, w.Args.CNI.IPs)
+	mac := w.RuntimeConfig.MAC
 	for _, pair := range strings.Split(cniArgs, ";") {
 		switch key, value, _ := strings.Cut(pair, "="); key {
 		case "IP":
@@ -125,22 +204,40 @@ func (c *Conf) fill(r *raw, cniArgs string) error {
 			mac = first(mac, value)
 		}
 	}
+	onlyMesos := len(asked) == 0
+	for _, a := range w.Args.Mesos.NetworkInfo.IPAddresses {
+		if a.IPAddress != "" {
+			asked = append(asked, a.IPAddress)
+		}
+	}
 	for _, text := range asked {
 		bare, _, _ := strings.Cut(text, "/")
 		a, err := netip.ParseAddr(strings.TrimSpace(bare))
-		if err != nil {
+		if err != nil || a.Zone() != "" {
 			return fmt.Errorf("the address %q that was asked for is none", text)
 		}
-		c.Addresses = append(c.Addresses, a.Unmap())
+		// A runtime may say the same in two places.
+		if a = a.Unmap(); !slices.Contains(c.Addresses, a) {
+			c.Addresses = append(c.Addresses, a)
+		}
+	}
+	if onlyMesos {
+		c.MesosAddresses = c.Addresses
 	}
 	if mac != "" {
 		m, err := network.ParseMAC(mac)
 		if err != nil {
 			return err
 		}
+		// The lowest bit of the first byte marks a group (IEEE 802).
+		if m[0]&1 != 0 || m == (network.MAC{}) {
+			return fmt.Errorf("%s can't be the MAC of an interface: it is a group's, or zero", m)
+		}
 		c.MAC = &m
 	}
-	return nil
+	var err error
+	c.Ports, err = c.ports(w)
+	return err
 }
 
 func first(candidates ...string) string {

@@ -14,6 +14,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/portmap"
 )
 
 // Codes from 100 on are a plugin's own.
@@ -29,32 +30,79 @@ const (
 	CodeDuplicate uint = 103
 	// CodeAddress: the address that was asked for can't be given.
 	CodeAddress uint = 104
+	// CodeChanged: CHECK found something not as ADD has made it.
+	CodeChanged uint = 105
+	// CodePortMapping: ports of the host can't be mapped, or unmapped.
+	CodePortMapping uint = 106
+	// CodeIPAM: the IPAM plugin that ipam.type names has failed.
+	CodeIPAM uint = 107
 )
 
-// Of wraps err, which is what went wrong in verb on the overlay. It is nil for
-// nil, and err itself where that has a code.
+// New is an error that is err with a code.
+func New(code uint, err error) error { return &coded{code, err} }
+
+// coded is an error whose code is known where it is made.
+type coded struct {
+	code uint
+	error
+}
+
+func (c *coded) Unwrap() error { return c.error }
+
+// Of is err, which is what went wrong in verb on the overlay, as the plugin
+// has to print it. It is nil for nil, and err itself where that is printable.
 func Of(verb, overlay string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var coded *types.Error
-	if errors.As(err, &coded) {
-		return coded
+	var printable *types.Error
+	if asIs, ok := err.(*types.Error); ok {
+		return asIs
+	}
+	details := ""
+	if errors.As(err, &printable) {
+		details = oneLine(printable.Details)
 	}
 	// A task's failure message is one line; errors.Join makes several.
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	text := oneLine(err.Error())
 	if !strings.HasPrefix(text, "overlay ") {
 		text = "overlay " + overlay + ": " + text
 	}
-	return types.NewError(code(err), fmt.Sprintf("%s: %s", verb, text), "")
+	return types.NewError(code(err), fmt.Sprintf("%s: %s", verb, text), details)
+}
+
+// Status is err as STATUS has to print it: the overlay takes no containers;
+// and if limited is set, those that are on it may not reach all either.
+func Status(overlay string, err error, limited bool) error {
+	if err == nil {
+		return nil
+	}
+	c := types.ErrPluginNotAvailable
+	if limited {
+		c = types.ErrLimitedConnectivity
+	}
+	text := oneLine(err.Error())
+	if !strings.HasPrefix(text, "overlay ") {
+		text = "overlay " + overlay + ": " + text
+	}
+	return types.NewError(c, "STATUS: "+text, "")
+}
+
+func oneLine(text string) string {
+	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 }
 
 func code(err error) uint {
+	var known *coded
 	var exhausted *ipam.ExhaustedError
 	var duplicate *ipam.DuplicateError
 	var request *ipam.RequestError
+	var unmapped *portmap.NotFoundError
 	var refused *api.Error
+	var printable *types.Error
 	switch {
+	case errors.As(err, &known):
+		return known.code
 	case errors.Is(err, apiclient.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		return types.ErrTryAgainLater
 	case errors.As(err, &exhausted):
@@ -63,11 +111,15 @@ func code(err error) uint {
 		return CodeDuplicate
 	case errors.As(err, &request):
 		return CodeAddress
+	case errors.As(err, &unmapped):
+		return CodePortMapping
 	case errors.As(err, &refused):
 		if refused.Code == api.CodeExhausted {
 			return CodeNoSubnet
 		}
 		return CodeRefused
+	case errors.As(err, &printable):
+		return printable.Code
 	}
 	return types.ErrInternal
 }

@@ -136,6 +136,9 @@ func (p Pool) checkRequested(requested []netip.Addr) error {
 	return nil
 }
 
+// Contains tells whether a is of the pool's ranges.
+func (p Pool) Contains(a netip.Addr) bool { return contains(p.V4, a) || contains(p.V6, a) }
+
 func contains(side lease.Side, a netip.Addr) bool {
 	for _, p := range side {
 		if p.Contains(a) {

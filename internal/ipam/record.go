@@ -27,6 +27,11 @@ type Home struct {
 	// HostIf is the host's end of the owner's veth; empty where another main
 	// plugin made the link.
 	HostIf string `json:"host_if,omitempty"`
+	// Network is the CNI network's name; empty where it is the overlay's.
+	Network string `json:"network,omitempty"`
+	// PortMapper is the program that maps ports of the host to the owner, and
+	// must remove them; empty where none are mapped.
+	PortMapper string `json:"port_mapper,omitempty"`
 }
 
 // record is the content of an owner's file.
@@ -80,6 +85,32 @@ func Stores(dir string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// Home is where owner lives, if that is on record. It waits for nobody.
+func (p Pool) Home(owner Owner) (Home, bool) {
+	r, ok := readRecord((&store{dir: p.dir()}).recordPath(owner))
+	return r.Home, ok && r.ContainerID == owner.ContainerID && r.IfName == owner.IfName
+}
+
+// Adopt records where owner lives, for reservations in the store that another
+// program made for it, or for none.
+func (p Pool) Adopt(ctx context.Context, owner Owner, home Home) error {
+	s, err := openStore(ctx, p.dir(), true)
+	if err != nil {
+		return fmt.Errorf("overlay %s: %w", p.Overlay, err)
+	}
+	defer s.Close()
+	err = s.remember(owner, home)
+	for _, r := range s.list() {
+		if err == nil && r.owner == ownerText(owner.ContainerID, owner.IfName) {
+			err = os.Chtimes(filepath.Join(s.dir, r.addr.String()), s.stamp, s.stamp)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("overlay %s: record where %s lives: %w", p.Overlay, owner, err)
+	}
+	return nil
 }
 
 // Entries lists all reservations, and the records that have none.
@@ -226,18 +257,28 @@ func (s *store) records() (map[Owner]record, error) {
 	}
 	out := make(map[Owner]record, len(files))
 	for _, f := range files {
-		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		path := filepath.Join(dir, f.Name())
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("read a record: %w", err)
 		}
-		var r record
-		if json.Unmarshal(data, &r) != nil || r.Netns.Path == "" || r.Netns.Inode == 0 {
-			continue
-		}
-		o := Owner{ContainerID: r.ContainerID, IfName: r.IfName}
-		if s.recordPath(o) == filepath.Join(dir, f.Name()) {
+		r, ok := parseRecord(data)
+		if o := (Owner{ContainerID: r.ContainerID, IfName: r.IfName}); ok && s.recordPath(o) == path {
 			out[o] = r
 		}
 	}
 	return out, nil
+}
+
+func readRecord(path string) (r record, ok bool) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return record{}, false
+	}
+	return parseRecord(data)
+}
+
+func parseRecord(data []byte) (r record, ok bool) {
+	err := json.Unmarshal(data, &r)
+	return r, err == nil && r.Netns.Path != "" && r.Netns.Inode != 0
 }

@@ -15,6 +15,6 @@ func main() {
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		out: os.Stdout,
 	}
-	skel.PluginMainFuncs(skel.CNIFuncs{Add: p.add, Del: p.del}, version.All,
+	skel.PluginMainFuncs(skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status}, version.All,
 		"CNI plugin dcos-overlay: puts a container on an overlay network of this agent")
 }

@@ -7,20 +7,17 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
-	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/cniconf"
 	"github.com/dcos/dcos-overlay/internal/cnierror"
-	"github.com/dcos/dcos-overlay/internal/cniresult"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/ipam"
-	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 	"github.com/dcos/dcos-overlay/internal/network"
 	"github.com/dcos/dcos-overlay/plugins/dcos-overlay/attachment"
 )
@@ -33,152 +30,146 @@ type plugin struct {
 	out io.Writer
 }
 
-func (p *plugin) add(args *skel.CmdArgs) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), verbTimeout,
-		fmt.Errorf("not done within %s", verbTimeout))
-	defer cancel()
-	conf, h, err := p.open(args)
-	if err != nil {
-		return err
-	}
-	result, err := p.attach(ctx, conf, h, args)
-	if err != nil {
-		return cnierror.Of("ADD", conf.Overlay, err)
-	}
-	converted, err := result.GetAsVersion(conf.CNIVersion)
-	if err != nil {
-		return errors.Join(cnierror.Of("ADD", conf.Overlay, err), p.detach(ctx, conf, h, args))
-	}
-	return converted.PrintTo(p.out)
+// call is one run of the plugin.
+type call struct {
+	log  *slog.Logger
+	conf *cniconf.Conf
+	host *host.Host
+	// args are the runtime's; for GC and STATUS they name no container.
+	args *skel.CmdArgs
 }
 
-func (p *plugin) open(args *skel.CmdArgs) (*cniconf.Conf, *host.Host, error) {
+// run does a verb by a configuration and an agent's file that are right.
+func (p *plugin) run(verb string, args *skel.CmdArgs, do func(context.Context, *call) error) error {
+	ctx, cancel := deadline()
+	defer cancel()
 	conf, err := cniconf.Parse(args.StdinData, args.Args)
 	if err != nil {
-		return nil, nil, err
-	}
-	if conf.IPAMType != cniconf.TypeIPAM {
-		return nil, nil, types.NewError(types.ErrInvalidNetworkConfig,
-			fmt.Sprintf("overlay %s: ipam.type %q is none that dcos-overlay works with: set it to %q", conf.Overlay, conf.IPAMType, cniconf.TypeIPAM), "")
+		return err
 	}
 	agent, err := agentconf.Load(conf.AgentConfig)
 	if err != nil {
-		return conf, nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("overlay %s: %v", conf.Overlay, err), "")
+		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("overlay %s: %v", conf.Overlay, err), "")
 	}
-	return conf, host.New(agent, p.log), nil
+	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, host.New(agent, p.log), args}))
 }
 
-// attach gives the container its address and interface. What it did for this
-// container is undone when it fails.
-func (p *plugin) attach(ctx context.Context, conf *cniconf.Conf, h *host.Host, args *skel.CmdArgs) (_ *current.Result, err error) {
-	links, err := attachment.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer links.Close()
-	var bridge attachment.Bridge
-	ready := func(held *agentstate.Held) bool {
-		if _, ok := h.Pool(held, conf.Overlay); !ok || !h.Dir.Ready(conf.Overlay) || !links.Exist(network.VTEPName) {
-			return false
-		}
-		bridge, err = links.Bridge(network.MesosBridgeName(conf.Overlay))
-		return err == nil
-	}
-	held, err := h.Dir.Held()
-	if err != nil || !ready(held) {
-		if held, err = h.Prepare(ctx, conf.Overlay, ready); err != nil {
-			return nil, err
-		}
-		if !h.Conf.Network.MesosBridge {
-			return nil, fmt.Errorf("this agent takes no Mesos containers: network_config.mesos_bridge is false in %s", h.Conf.Path)
-		}
-		if !ready(held) {
-			return nil, fmt.Errorf("bridge %s or device %s vanished right after it was made: what else manages this host's network?",
-				network.MesosBridgeName(conf.Overlay), network.VTEPName)
-		}
-	}
-	pool, _ := h.Pool(held, conf.Overlay)
-	owner := ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName}
-	where, err := sandbox.Identify(args.Netns)
-	if err != nil {
-		return nil, fmt.Errorf("attach container %s to %s: %w", args.ContainerID, bridge.Name, err)
-	}
-	home := &ipam.Home{Netns: where, HostIf: attachment.HostIfName(args.ContainerID, args.IfName)}
-	addrs, err := pool.Reserve(ctx, owner, home, conf.Addresses)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, pool.Release(context.WithoutCancel(ctx), owner))
-		}
-	}()
-	a := attachment.Attachment{
-		Netns:      args.Netns,
-		IfName:     args.IfName,
-		HostIfName: home.HostIf,
-		Bridge:     bridge,
-		MTU:        bridge.MTU,
-		MAC:        network.AddrMAC(addrs[0].Prefix.Addr()),
-		Addrs:      addrs,
-		Routes:     conf.Routes,
-		Spaces:     append(held.Network.Spaces(false), held.Network.Spaces(true)...),
-	}
-	if conf.MAC != nil {
-		a.MAC = *conf.MAC
-	}
-	routes, err := links.Create(a)
-	if err != nil {
-		return nil, fmt.Errorf("attach container %s to %s: %w", args.ContainerID, bridge.Name, err)
-	}
-	return resultOf(conf, bridge, a, routes), nil
-}
-
-func resultOf(conf *cniconf.Conf, bridge attachment.Bridge, a attachment.Attachment, routes []netip.Prefix) *current.Result {
-	result := cniresult.New(conf, a.Addrs, routes)
-	result.Interfaces = []*current.Interface{
-		{Name: bridge.Name, Mac: bridge.MAC.String(), Mtu: bridge.MTU},
-		{Name: a.HostIfName, Mtu: a.MTU},
-		{Name: a.IfName, Mac: a.MAC.String(), Mtu: a.MTU, Sandbox: a.Netns},
-	}
-	for _, ip := range result.IPs {
-		ip.Interface = current.Int(len(result.Interfaces) - 1)
-	}
-	return result
-}
-
-// del undoes an ADD, whatever of it is there. Nothing that may be away can
-// make it fail: Mesos never gets rid of a container whose DEL fails.
-func (p *plugin) del(args *skel.CmdArgs) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), verbTimeout,
-		fmt.Errorf("not done within %s", verbTimeout))
+// clean does a verb that takes things away, by whatever there still is of
+// configuration. Nothing that may be away can make it fail.
+func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context, *call) error) error {
+	ctx, cancel := deadline()
 	defer cancel()
-	conf, h, err := p.open(args)
-	if conf == nil {
+	conf, err := cniconf.Identify(args.StdinData)
+	if err != nil {
 		return err
 	}
-	if h == nil {
-		// The agent's file is broken, or gone, since the ADD.
-		p.log.Warn("DEL goes by the default directories", "error", err)
-		h = host.New(agentconf.Config{StateDir: agentconf.DefaultStateDir, RunDir: agentconf.DefaultRunDir}, p.log)
+	agent, err := agentconf.Load(conf.AgentConfig)
+	if err != nil {
+		// It is broken, or gone, since the ADD.
+		p.log.Warn(verb+" goes by the default directories", "error", err)
+		agent = agentconf.Config{StateDir: agentconf.DefaultStateDir, RunDir: agentconf.DefaultRunDir}
 	}
-	if err := p.detach(ctx, conf, h, args); err != nil {
-		return cnierror.Of("DEL", conf.Overlay, err)
+	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, host.New(agent, p.log), args}))
+}
+
+func deadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.Background(), verbTimeout, fmt.Errorf("not done within %s", verbTimeout))
+}
+
+func (c *call) owner() ipam.Owner {
+	return ipam.Owner{ContainerID: c.args.ContainerID, IfName: c.args.IfName}
+}
+
+func (c *call) bridge() string { return network.MesosBridgeName(c.conf.Overlay) }
+
+// networkOf is the CNI network that a reservation was made for.
+func (c *call) networkOf(h ipam.Home) string {
+	if h.Network == "" {
+		return c.conf.Overlay
+	}
+	return h.Network
+}
+
+// checkNetns refuses what is no network namespace, or is the host's own: a
+// container would take the host's network away.
+func (c *call) checkNetns() error {
+	fi, err := os.Stat(c.args.Netns)
+	if err != nil {
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("overlay %s: CNI_NETNS: %v", c.conf.Overlay, err), "")
+	}
+	own, err := os.Stat("/proc/self/ns/net")
+	override := c.args.NetnsOverride == "1" || c.args.NetnsOverride == "true" || c.args.NetnsOverride == "TRUE"
+	if err == nil && os.SameFile(fi, own) && !override {
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("overlay %s: CNI_NETNS: %s is the host's own network namespace", c.conf.Overlay, c.args.Netns), "")
 	}
 	return nil
 }
 
-// detach removes the interface first: an address is given to another container
-// only when nobody answers to it any more.
-func (p *plugin) detach(ctx context.Context, conf *cniconf.Conf, h *host.Host, args *skel.CmdArgs) error {
-	links, err := attachment.Open()
+// del undoes an ADD, whatever of it is there: Mesos never gets rid of a
+// container whose DEL fails.
+func (p *plugin) del(args *skel.CmdArgs) error {
+	err := p.clean("DEL", args, func(ctx context.Context, c *call) error {
+		links, err := attachment.Open()
+		if err != nil {
+			return err
+		}
+		defer links.Close()
+		return c.detach(ctx, links)
+	})
+	var coded *types.Error
+	if errors.As(err, &coded) && coded.Code == types.ErrInvalidNetworkConfig {
+		// No ADD got past it.
+		p.log.Warn("there is nothing to DEL", "error", err)
+		return nil
+	}
+	return err
+}
+
+// detach removes the interface and its port mappings first: an address is
+// given to another container only when nothing leads to it any more.
+func (c *call) detach(ctx context.Context, links *attachment.Links) error {
+	// What was begun is ended, whatever became of the caller's deadline; each
+	// part has its own.
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), verbTimeout, fmt.Errorf("not done within %s", verbTimeout))
+	defer cancel()
+	pools := c.host.Pools(c.conf.Overlay)
+	err := errors.Join(
+		links.Delete(attachment.HostIfName(c.args.ContainerID, c.args.IfName)),
+		c.unmapPorts(ctx, pools),
+	)
 	if err != nil {
 		return err
 	}
-	defer links.Close()
-	if err := links.Delete(attachment.HostIfName(args.ContainerID, args.IfName)); err != nil {
+	// Ours is last, for its record tells the next DEL what there is to undo.
+	if err := c.foreignDel(ctx, pools); err != nil {
 		return err
 	}
-	pool := ipam.Pool{Dir: h.Conf.DataDir(), Overlay: conf.Overlay}
-	return pool.Release(context.WithoutCancel(ctx), ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName})
+	var errs []error
+	for _, p := range pools {
+		errs = append(errs, p.Release(ctx, c.owner()))
+	}
+	return errors.Join(errs...)
+}
+
+// recorded is what is on record of where the container lives.
+func (c *call) recorded(pools []ipam.Pool) (home ipam.Home, ok bool) {
+	for _, p := range pools {
+		if home, ok := p.Home(c.owner()); ok {
+			return home, true
+		}
+	}
+	return ipam.Home{}, false
+}
+
+// spaces are the ranges of all overlays and VTEPs, and own those of the one.
+func (c *call) spaces(n network.Network) (all, own []netip.Prefix) {
+	all = append(n.Spaces(false), n.Spaces(true)...)
+	if o, ok := n.Overlay(c.conf.Overlay); ok {
+		for _, p := range []netip.Prefix{o.Subnet, o.Subnet6} {
+			if p.IsValid() {
+				own = append(own, p.Masked())
+			}
+		}
+	}
+	return all, own
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -40,9 +41,15 @@ type Attachment struct {
 	// Routes are destinations behind the gateway of their family.
 	Routes []netip.Prefix
 	// Spaces are routed to the gateway when a route to everywhere can't be,
-	// because another interface of the container has it.
+	// because another interface of the container has it. Where that one is on
+	// an overlay too, it leads to all of them but Own.
 	Spaces []netip.Prefix
+	// Own are the ranges of the overlay itself.
+	Own []netip.Prefix
 }
+
+// ErrExists says that there is such an interface already.
+var ErrExists = errors.New("it is there already")
 
 // Bridge is a bridge that was found.
 type Bridge struct {
@@ -125,9 +132,9 @@ func (l *Links) Create(a Attachment) (routes []netip.Prefix, err error) {
 	if err := host.LinkAdd(veth); err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			if _, lookErr := inside.LinkByName(a.IfName); lookErr == nil {
-				return nil, fmt.Errorf("make interface %s: the container has one of that name already", a.IfName)
+				return nil, fmt.Errorf("make interface %s in the container: %w: give this one another name", a.IfName, ErrExists)
 			}
-			return nil, fmt.Errorf("make veth %s: it is there already: DEL this container's interface before another ADD", a.HostIfName)
+			return nil, fmt.Errorf("make veth %s: %w: DEL this container's interface before another ADD", a.HostIfName, ErrExists)
 		}
 		// The library puts the new device on the bridge in a second step, so
 		// it can be there although making it failed.
@@ -158,12 +165,12 @@ func configure(inside *netlink.Handle, ns netns.NsHandle, a Attachment) ([]netip
 	for _, addr := range a.Addrs {
 		nl := &netlink.Addr{IPNet: ipNet(addr.Prefix)}
 		if addr.Prefix.Addr().Is6() {
-			v6 = addr.Gateway
+			v6 = firstValid(v6, addr.Gateway)
 			// The allocator keeps addresses unique; waiting for duplicate
 			// address detection would cost the container its first second.
 			nl.Flags = unix.IFA_F_NODAD
 		} else {
-			v4 = addr.Gateway
+			v4 = firstValid(v4, addr.Gateway)
 		}
 		err := inside.AddrAdd(link, nl)
 		if errors.Is(err, unix.EACCES) && addr.Prefix.Addr().Is6() {
@@ -200,11 +207,10 @@ func configure(inside *netlink.Handle, ns netns.NsHandle, a Attachment) ([]netip
 	for _, dst := range a.Routes {
 		err := add(dst)
 		if errors.Is(err, unix.EEXIST) && dst.Bits() == 0 {
-			err = nil
-			for _, space := range a.Spaces {
-				if space.Addr().Is6() == dst.Addr().Is6() {
-					err = errors.Join(err, add(space))
-				}
+			var instead []netip.Prefix
+			instead, err = a.insteadOf(inside, dst)
+			for _, space := range instead {
+				err = errors.Join(err, add(space))
 			}
 		}
 		if err != nil {
@@ -212,6 +218,39 @@ func configure(inside *netlink.Handle, ns netns.NsHandle, a Attachment) ([]netip
 		}
 	}
 	return done, nil
+}
+
+func firstValid(a, b netip.Addr) netip.Addr {
+	if a.IsValid() {
+		return a
+	}
+	return b
+}
+
+// insteadOf are the destinations to route by this interface where another one
+// has the route to everywhere.
+func (a Attachment) insteadOf(inside *netlink.Handle, everywhere netip.Prefix) (out []netip.Prefix, err error) {
+	family := netlink.FAMILY_V4
+	if everywhere.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	routes, err := inside.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	if err != nil {
+		return nil, fmt.Errorf("list the container's routes to everywhere: %w", err)
+	}
+	instead := a.Spaces
+	for _, r := range routes {
+		gw, _ := netip.AddrFromSlice(r.Gw)
+		if slices.ContainsFunc(a.Spaces, func(s netip.Prefix) bool { return s.Contains(gw.Unmap()) }) {
+			instead = a.Own
+		}
+	}
+	for _, dst := range instead {
+		if dst.Addr().Is6() == everywhere.Addr().Is6() {
+			out = append(out, dst)
+		}
+	}
+	return out, nil
 }
 
 // Delete removes the pair by its host end; absent is success.

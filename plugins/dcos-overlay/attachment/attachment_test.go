@@ -178,7 +178,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		says   string
 	}{
 		"no namespace":     {func(a *Attachment) { a.Netns = "/nowhere" }, "/nowhere"},
-		"name taken":       {func(a *Attachment) { a.IfName = "lo" }, "one of that name already"},
+		"name taken":       {func(a *Attachment) { a.IfName = "lo" }, "make interface lo in the container: it is there already"},
 		"address twice":    {func(a *Attachment) { a.Addrs[1] = a.Addrs[0] }, "add address 9.0.1.2/25"},
 		"gateway off link": {func(a *Attachment) { a.Addrs[0].Gateway = netip.MustParseAddr("7.7.7.7") }, "add route 0.0.0.0/0"},
 		"bridge gone":      {func(a *Attachment) { a.Bridge.Index = 9999 }, "make veth"},
@@ -196,19 +196,96 @@ func TestFailuresLeaveNothing(t *testing.T) {
 	}
 }
 
-func TestSecondInterfaceGetsTheOverlaysRoutes(t *testing.T) {
+// TestSecondInterface: where the first one is on an overlay, which leads to
+// all others, the second gets its own range; else it gets them all.
+func TestSecondInterface(t *testing.T) {
+	links, bridge := inHost(t)
+	spaces := []netip.Prefix{netip.MustParsePrefix("9.0.0.0/8"), netip.MustParsePrefix("10.64.0.0/16"), netip.MustParsePrefix("44.128.0.0/20")}
+	own := spaces[1:2]
+	for name, tt := range map[string]struct {
+		first string
+		want  []netip.Prefix
+	}{
+		"the first is on an overlay": {"9.0.1", own},
+		"the first is not":           {"192.168.7", spaces},
+	} {
+		path := container(t)
+		first := spec(path, bridge)
+		first.HostIfName = HostIfName(name, "eth0")
+		first.Addrs = []ipam.Address{{Prefix: netip.MustParsePrefix(tt.first + ".2/25"), Gateway: netip.MustParseAddr(tt.first + ".1")}}
+		if _, err := links.Create(first); err != nil {
+			t.Fatal(err)
+		}
+		second := spec(path, bridge)
+		second.IfName, second.HostIfName = "eth1", HostIfName(name, "eth1")
+		second.Spaces, second.Own = spaces, own
+		second.Addrs = []ipam.Address{{Prefix: netip.MustParsePrefix("10.64.9.2/25"), Gateway: netip.MustParseAddr("10.64.9.1")}}
+		routes, err := links.Create(second)
+		if err != nil || !slices.Equal(routes, tt.want) {
+			t.Errorf("%s: got %v, %v", name, routes, err)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
 	links, bridge := inHost(t)
 	path := container(t)
-	first := spec(path, bridge)
-	if _, err := links.Create(first); err != nil {
+	a := spec(path, bridge)
+	routes, err := links.Create(a)
+	if err != nil {
 		t.Fatal(err)
 	}
-	second := spec(path, bridge)
-	second.IfName, second.HostIfName = "eth1", HostIfName("c1", "eth1")
-	second.Addrs = []ipam.Address{{Prefix: netip.MustParsePrefix("9.0.9.2/25"), Gateway: netip.MustParseAddr("9.0.9.1")}}
-	routes, err := links.Create(second)
-	if err != nil || len(routes) != 1 || routes[0] != netip.MustParsePrefix("9.0.0.0/8") {
-		t.Errorf("got %v, %v", routes, err)
+	want := Expected{Netns: path, IfName: a.IfName, HostIfName: a.HostIfName, Bridge: bridge.Name, MAC: &a.MAC, Routes: routes}
+	for _, addr := range a.Addrs {
+		want.Addrs = append(want.Addrs, addr.Prefix)
+	}
+	if err := links.Check(want); err != nil {
+		t.Fatalf("right after it was made: %v", err)
+	}
+	if on, err := links.On(bridge.Name); err != nil || !slices.Equal(on, []string{a.HostIfName}) {
+		t.Errorf("on the bridge are %q, %v", on, err)
+	}
+	if on, err := links.On("m-none"); err != nil || len(on) != 0 {
+		t.Errorf("on a bridge that is not there are %q, %v", on, err)
+	}
+	other := network.MAC{2, 0, 0, 0, 0, 9}
+	wrong := want
+	wrong.MAC = &other
+	wrong.Addrs = append(slices.Clone(want.Addrs), netip.MustParsePrefix("9.0.1.77/25"))
+	wrong.Routes = append(slices.Clone(want.Routes), netip.MustParsePrefix("192.0.2.0/24"))
+	err = links.Check(wrong)
+	for _, says := range []string{"not " + other.String(), "no address 9.0.1.77/25", "no route to 192.0.2.0/24"} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q is not in %v", says, err)
+		}
+	}
+	host, err := links.handle.LinkByName(a.HostIfName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := links.handle.LinkSetNoMaster(host); err != nil {
+		t.Fatal(err)
+	}
+	if err := links.Check(want); err == nil || !strings.Contains(err.Error(), "not on bridge "+bridge.Name) {
+		t.Errorf("off the bridge: %v", err)
+	}
+	look(t, path, func(h *netlink.Handle) {
+		link, err := h.LinkByName(a.IfName)
+		if err == nil {
+			err = h.LinkSetDown(link)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err := links.Check(want); err == nil || !strings.Contains(err.Error(), "eth0 is not up") || !strings.Contains(err.Error(), "no route to") {
+		t.Errorf("with the interface down: %v", err)
+	}
+	if err := links.Delete(a.HostIfName); err != nil {
+		t.Fatal(err)
+	}
+	if err := links.Check(want); err == nil || !strings.Contains(err.Error(), "find veth "+a.HostIfName) || !strings.Contains(err.Error(), "find interface eth0") {
+		t.Errorf("without the interface: %v", err)
 	}
 }
 
