@@ -20,14 +20,17 @@ import (
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/server"
+	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 const (
 	// startTimeout bounds how long etcd may take to start and to answer.
 	startTimeout = time.Minute
-	exitRuntime  = 1
-	exitUsage    = 2
+	// importTimeout bounds an import: 65,536 agents take some 10 seconds.
+	importTimeout = 5 * time.Minute
+	exitRuntime   = 1
+	exitUsage     = 2
 )
 
 func main() {
@@ -56,7 +59,14 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 	if o.quarantine <= 0 || o.aliveTTL < time.Second {
 		return usageError{errors.New("--quarantine must be positive, and --alive-ttl at least 1s")}
 	}
+	if o.reclaimAfter != 0 && o.reclaimAfter < o.aliveTTL {
+		return usageError{fmt.Errorf("--reclaim-after is %s: it must be 0 for never, or not less than --alive-ttl (%s)", o.reclaimAfter, o.aliveTTL)}
+	}
 	want, err := configuration(o.config)
+	if err != nil {
+		return err
+	}
+	imports, err := readImport(o.imports)
 	if err != nil {
 		return err
 	}
@@ -70,7 +80,9 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	reg := registry.New(store.Client, registry.Options{Quarantine: o.quarantine, AliveTTL: o.aliveTTL, Log: log})
+	reg := registry.New(store.Client, registry.Options{
+		Quarantine: o.quarantine, AliveTTL: o.aliveTTL, ReclaimAfter: o.reclaimAfter, Log: log,
+	})
 	if err := seed(ctx, reg, want, log); err != nil {
 		return err
 	}
@@ -82,6 +94,9 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 	group.Go(func() error { return store.Watch(ctx) })
 	group.Go(func() error {
 		defer unfollow()
+		if err := takeOver(ctx, reg, imports, log); err != nil {
+			return err
+		}
 		return srv.Serve(ctx, listeners...)
 	})
 	for _, l := range listeners {
@@ -115,4 +130,27 @@ func seed(ctx context.Context, reg *registry.Registry, want *network.Network, lo
 		log.Warn("the configuration differs from what is stored, which counts", "difference", d)
 	}
 	return err
+}
+
+// takeOver imports what a file holds, if there is one and it was not imported
+// before.
+func takeOver(ctx context.Context, reg *registry.Registry, file *importFile, log *slog.Logger) error {
+	if file == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, importTimeout)
+	defer cancel()
+	result, err := reg.Import(ctx, file.state, file.digest)
+	var refused *api.Error
+	switch {
+	case errors.Is(err, registry.ErrImported):
+		log.Info("the state was imported before", "import", file.path)
+		return nil
+	case errors.As(err, &refused) && refused.Code == api.CodeConflict:
+		return usageError{fmt.Errorf("--import %s: %w", file.path, err)}
+	case err != nil:
+		return fmt.Errorf("--import %s: %w", file.path, err)
+	}
+	log.Info("state imported", "import", file.path, "imported", result.Imported, "unchanged", result.Unchanged, "empty", result.Empty)
+	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/masterstate"
 	"github.com/dcos/dcos-overlay/internal/network"
 	"github.com/dcos/dcos-overlay/internal/network/networkfile"
 )
@@ -23,10 +25,10 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 type options struct {
-	config, dataDir      string
-	listen, etcd         []string
-	quarantine, aliveTTL time.Duration
-	logFormat, logLevel  string
+	config, dataDir, imports           string
+	listen, etcd                       []string
+	quarantine, aliveTTL, reclaimAfter time.Duration
+	logFormat, logLevel                string
 }
 
 func command() *cobra.Command {
@@ -52,6 +54,8 @@ func command() *cobra.Command {
 	f.StringSliceVar(&o.etcd, "etcd", nil, "URLs of an etcd cluster to use instead of an etcd inside this process")
 	f.DurationVar(&o.quarantine, "quarantine", registry.DefaultQuarantine, "how long a released subnet or VTEP address rests before another agent gets it")
 	f.DurationVar(&o.aliveTTL, "alive-ttl", registry.DefaultAliveTTL, "how long an agent counts as alive after its last status")
+	f.DurationVar(&o.reclaimAfter, "reclaim-after", 0, "how long an agent may be silent before what it holds is released; 0 means for ever")
+	f.StringVar(&o.imports, "import", "", "a state of DC/OS's (/overlay-master/state), all of whose leases are taken over before the first call is answered")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -69,6 +73,28 @@ func logger(o options, w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
 	return nil, usageError{fmt.Errorf("--log-format is %q: it must be text or json", o.logFormat)}
+}
+
+// importFile is a state that was read, and the name of what was read.
+type importFile struct {
+	path, digest string
+	state        masterstate.State
+}
+
+// readImport reads the file at path; nil when there is no path.
+func readImport(path string) (*importFile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("read --import: %w", err)}
+	}
+	state, err := masterstate.Parse(data)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--import %s is not a state of DC/OS's: %w", path, err)}
+	}
+	return &importFile{path, fmt.Sprintf("%x", sha256.Sum256(data)), state}, nil
 }
 
 // configuration reads the file at path; nil when there is no path.

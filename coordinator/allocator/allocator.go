@@ -5,6 +5,9 @@ package allocator
 import (
 	"container/heap"
 	"fmt"
+	"iter"
+	"maps"
+	"math"
 	"net/netip"
 	"time"
 
@@ -100,7 +103,12 @@ func (p *Pool) shape(space netip.Prefix, bits int, hosts bool) {
 	}
 }
 
-// fits tells whether u is one of p's units.
+// Shaped tells whether p was told of a space that it can hand out units of.
+func (p *Pool) Shaped() bool { return p.space.IsValid() }
+
+// Fits tells whether u is one of p's units.
+func (p *Pool) Fits(u netip.Prefix) bool { return p.fits(u) }
+
 func (p *Pool) fits(u netip.Prefix) bool {
 	if !p.space.IsValid() || u.Bits() != p.bits || !p.space.Contains(u.Addr()) || u != u.Masked() {
 		return false
@@ -167,6 +175,53 @@ func (p *Pool) known(u netip.Prefix) bool {
 	}
 	_, ok := p.released[u]
 	return ok
+}
+
+// Released yields the units that were released, and when.
+func (p *Pool) Released() iter.Seq2[netip.Prefix, time.Time] { return maps.All(p.released) }
+
+// Used tells whether u is leased.
+func (p *Pool) Used(u netip.Prefix) bool {
+	_, ok := p.used[u]
+	return ok
+}
+
+// ReleasedAt tells since when u is released, if it is.
+func (p *Pool) ReleasedAt(u netip.Prefix) (time.Time, bool) {
+	since, ok := p.released[u]
+	return since, ok
+}
+
+// Usage counts a pool's units.
+type Usage struct {
+	Leased, Resting int
+	// Free are those that a claim could get now. A float: an IPv6 space has
+	// more of them than an integer can count.
+	Free float64
+}
+
+// Usage counts p's units as of now.
+func (p *Pool) Usage(now time.Time, quarantine time.Duration) Usage {
+	var u Usage
+	if !p.space.IsValid() {
+		return u
+	}
+	for unit := range p.used {
+		if p.fits(unit) {
+			u.Leased++
+		}
+	}
+	for unit, since := range p.released {
+		if _, used := p.used[unit]; !used && p.fits(unit) && since.After(now.Add(-quarantine)) {
+			u.Resting++
+		}
+	}
+	all := math.Ldexp(1, p.bits-p.space.Bits())
+	if p.hosts {
+		all = max(0, all-2)
+	}
+	u.Free = max(0, all-float64(u.Leased)-float64(u.Resting))
+	return u
 }
 
 // Hold picks the next unit and keeps it from other callers until Drop. now

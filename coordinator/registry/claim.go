@@ -32,7 +32,7 @@ func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimReques
 	var n *network.Network
 	p, rev, err := r.change(ctx, fmt.Sprintf("claim for agent %s", ip), func(x *index) (*plan, error) {
 		n = x.net
-		c := claim{index: x, ip: ip, req: req, now: r.opts.Now(), quarantine: r.opts.Quarantine}
+		c := claim{index: x, ip: ip, req: req, now: r.opts.Now(), quarantine: r.opts.Quarantine, ttl: r.opts.AliveTTL}
 		err := c.plan()
 		return &c.p, err
 	})
@@ -70,6 +70,8 @@ type claim struct {
 	req        api.ClaimRequest
 	now        time.Time
 	quarantine time.Duration
+	// ttl is how long an agent counts as alive.
+	ttl time.Duration
 
 	p plan
 	a *lease.Agent
@@ -81,14 +83,16 @@ type claim struct {
 
 func (c *claim) plan() error {
 	if c.baseRev == 0 {
-		return fail(api.CodeUnavailable, "no network is configured yet: start a coordinator with --config")
+		return errNoNetwork()
 	}
 	c.p.read = keyAgent(c.ip)
 	c.p.unchanged(keyNetwork, c.baseRev)
 	c.p.unchanged(keyAgent(c.ip), c.agentRev(c.ip))
 	id := c.ids[c.req.ID]
 	c.p.unchanged(keyID(c.req.ID), id.rev)
-	c.identify(id)
+	if err := c.identify(id); err != nil {
+		return err
+	}
 	if c.req.NetworkConfig != nil {
 		c.a.Config = *c.req.NetworkConfig
 	}
@@ -106,36 +110,44 @@ func (c *claim) plan() error {
 // identify finds the record that the claim is about: the one that has the id,
 // moved here if it was elsewhere; else the one at this address, which gets the
 // new id; else a new one.
-func (c *claim) identify(id idEntry) {
+func (c *claim) identify(id idEntry) error {
 	here := c.agents[c.ip]
 	there := c.agents[id.ip]
 	switch {
 	case id.rev != 0 && id.ip != c.ip && there != nil && there.ID == c.req.ID:
+		// Two machines with one id, as copies of an image have, would else
+		// take the lease from each other in turn.
+		if _, alive := c.alive[id.ip]; alive {
+			return fail(api.CodeConflict, "id %s is asked for by %s and is in use at %s, which has reported within the last %s: if that is this host's old address, the claim succeeds as soon as nothing has reported from there for so long; if it is another host, one of them is a copy: give this one an id of its own by removing its agent-id and lease.json",
+				c.req.ID, c.ip, id.ip, c.ttl)
+		}
+		c.p.unchanged(keyAlive(id.ip), 0)
 		c.p.unchanged(keyAgent(id.ip), there.rev)
 		if here != nil {
 			// Whoever was at this address no longer is, for the caller is.
 			// What it held rests; it gets anew what it needs where it is now.
-			c.p.free(here.Agent, c.now)
+			c.p.free(units(here.Agent), c.now)
 			if here.ID != c.req.ID {
-				c.p.remove(keyID(here.ID))
+				c.p.forgetID(here.Agent)
 			}
 			c.p.remove(keyAlive(c.ip))
 		}
 		// The old record goes before the new one comes, so that no reader
 		// ever sees one subnet at two agents.
 		c.p.remove(keyAgent(id.ip))
-		c.p.remove(keyAlive(id.ip))
+		c.p.remove(keySilent(id.ip))
 		c.a = there.Clone()
 		c.moved = units(c.a)
 	case here != nil:
 		c.a = here.Clone()
 		if here.ID != c.req.ID {
-			c.p.remove(keyID(here.ID))
+			c.p.forgetID(here.Agent)
 		}
 	default:
 		c.a = &lease.Agent{Config: lease.DefaultNetworkConfig()}
 	}
 	c.a.ID, c.a.IP = c.req.ID, c.ip
+	return nil
 }
 
 // vtep gives the agent the VTEP addresses that it lacks.
@@ -194,13 +206,6 @@ func (c *claim) subnets() error {
 		return c.place(a.Name) - c.place(b.Name)
 	})
 	return nil
-}
-
-func (c *claim) place(name string) int {
-	if i := slices.IndexFunc(c.net.Overlays, func(o network.Overlay) bool { return o.Name == name }); i >= 0 {
-		return i
-	}
-	return len(c.net.Overlays)
 }
 
 // allowed tells whether the agent may ask for the overlay by name.
@@ -289,5 +294,8 @@ func (c *claim) write(id idEntry) {
 	}
 	if here := c.agents[c.ip]; here == nil || !reflect.DeepEqual(here.Agent, c.a) {
 		c.p.put(keyAgent(c.ip), c.a)
+	}
+	if _, silent := c.silent[c.ip]; silent {
+		c.p.remove(keySilent(c.ip))
 	}
 }

@@ -55,6 +55,12 @@ func (h *history) add(rev int64, events []api.Event) error {
 // missing from the ring.
 func (h *history) cut() { h.floor = h.rev }
 
+// cutOff ends every reader that there is: all are too far behind from now on.
+func (h *history) cutOff() {
+	h.end++
+	h.first = h.end
+}
+
 // find returns the place right after revision since, and whether the ring has
 // everything from there.
 func (h *history) find(since int64) (uint64, bool) {

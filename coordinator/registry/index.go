@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dcos/dcos-overlay/coordinator/allocator"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -29,8 +30,14 @@ type index struct {
 	agents   map[netip.Addr]*agentEntry
 	ids      map[string]idEntry
 	alive    map[netip.Addr]aliveEntry
+	silent   map[netip.Addr]silentEntry
 	pools    map[poolID]*allocator.Pool
 	released map[string]int64 // key below released/ to its revision
+	// deleted are overlays that were, and since when they are not.
+	deleted map[string]time.Time
+	// cluster is etcd's own id, and store what was drawn for this prefix.
+	cluster uint64
+	store   string
 }
 
 type overlayEntry struct {
@@ -55,6 +62,15 @@ type aliveEntry struct {
 	lease int64
 }
 
+type silentEntry struct {
+	since time.Time
+	rev   int64
+}
+
+// epoch names the store that revisions are of. Etcd's id changes when a member
+// is restored from a backup, and the drawn one when etcd was wiped.
+func (x *index) epoch() string { return fmt.Sprintf("%x-%s", x.cluster, x.store) }
+
 func newIndex() *index {
 	return &index{
 		overlays: map[string]overlayEntry{},
@@ -62,6 +78,8 @@ func newIndex() *index {
 		agents:   map[netip.Addr]*agentEntry{},
 		ids:      map[string]idEntry{},
 		alive:    map[netip.Addr]aliveEntry{},
+		silent:   map[netip.Addr]silentEntry{},
+		deleted:  map[string]time.Time{},
 		pools:    map[poolID]*allocator.Pool{},
 		released: map[string]int64{},
 	}
@@ -93,6 +111,14 @@ func (x *index) apply(kv keyValue) (*api.Event, error) {
 		return nil, x.applyID(rest, kv)
 	case dirAlive:
 		return nil, x.applyAlive(rest, kv)
+	case dirSilent:
+		return nil, x.applySilent(rest, kv)
+	case dirDeleted:
+		return nil, x.applyDeleted(rest, kv)
+	case keyEpoch:
+		store, err := decode[string](kv)
+		x.store = store
+		return nil, err
 	case dirVTEPs, dirSubnets:
 		return nil, x.applyUsed(dir == dirVTEPs, rest, kv)
 	case dirReleasedVTEPs, dirReleasedSubnets:
@@ -103,10 +129,10 @@ func (x *index) apply(kv keyValue) (*api.Event, error) {
 }
 
 func splitKey(key string) (dir, rest string) {
-	if key == keyNetwork {
-		return keyNetwork, ""
+	if key == keyNetwork || key == keyEpoch {
+		return key, ""
 	}
-	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive} {
+	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirDeleted} {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return dir, rest
 		}
@@ -227,6 +253,34 @@ func (x *index) applyAlive(rest string, kv keyValue) error {
 	return nil
 }
 
+func (x *index) applySilent(rest string, kv keyValue) error {
+	ip, err := netip.ParseAddr(rest)
+	if err != nil {
+		return fmt.Errorf("etcd key %s: %w", kv.key, err)
+	}
+	if kv.value == nil {
+		delete(x.silent, ip)
+		return nil
+	}
+	s, err := decode[storedTime](kv)
+	if err != nil {
+		return err
+	}
+	x.silent[ip] = silentEntry{since: s.Since, rev: kv.rev}
+	return nil
+}
+
+func (x *index) applyDeleted(name string, kv keyValue) error {
+	if kv.value == nil {
+		delete(x.deleted, name)
+		return nil
+	}
+	// One that can't be read still says that the overlay was deleted.
+	s, err := decode[storedTime](kv)
+	x.deleted[name] = s.Since
+	return err
+}
+
 func (x *index) applyUsed(vtep bool, rest string, kv keyValue) error {
 	u, ok := parseUnit(vtep, rest)
 	if !ok {
@@ -253,7 +307,7 @@ func (x *index) applyReleased(vtep bool, rest string, kv keyValue) error {
 	// A value that can't be read rests since the beginning of time: the key
 	// still counts for the comparison of whoever takes the unit.
 	x.released[kv.key] = kv.rev
-	r, err := decode[storedRelease](kv)
+	r, err := decode[storedTime](kv)
 	x.pool(u.pool).Release(u.prefix, r.Since)
 	return err
 }
@@ -267,6 +321,26 @@ func (x *index) pool(id poolID) *allocator.Pool {
 		x.pools[id] = p
 	}
 	return p
+}
+
+// place is where the overlay called name stands among the others.
+func (x *index) place(name string) int {
+	if i := slices.IndexFunc(x.net.Overlays, func(o network.Overlay) bool { return o.Name == name }); i >= 0 {
+		return i
+	}
+	return len(x.net.Overlays)
+}
+
+// holders are the agents that hold subnets of the overlay called name, in order.
+func (x *index) holders(name string) []*agentEntry {
+	var out []*agentEntry
+	for _, a := range x.agents {
+		if a.Overlay(name) != nil {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, func(a, b *agentEntry) int { return a.IP.Compare(b.IP) })
+	return out
 }
 
 // agentRev is the revision of the record of the agent at ip; 0 when absent.

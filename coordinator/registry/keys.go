@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -22,12 +23,23 @@ const (
 	dirReleasedVTEPs   = prefix + "released/vteps/"
 	dirReleasedSubnets = prefix + "released/subnets/"
 	dirAlive           = prefix + "alive/"
+	dirSilent          = prefix + "silent/"
+	dirDeleted         = prefix + "deleted-overlays/"
+	dirImports         = prefix + "imports/"
+	keyEpoch           = prefix + "epoch"
 )
 
 func keyOverlay(name string) string { return dirOverlays + name }
 func keyAgent(ip netip.Addr) string { return dirAgents + ip.String() }
 func keyID(id string) string        { return dirIDs + id }
 func keyAlive(ip netip.Addr) string { return dirAlive + ip.String() }
+
+func keySilent(ip netip.Addr) string { return dirSilent + ip.String() }
+func keyDeleted(name string) string  { return dirDeleted + name }
+func keyImport(digest string) string { return dirImports + digest }
+
+// dirSubnetsOf is where the subnets of one overlay are.
+func dirSubnetsOf(overlay string) string { return dirSubnets + overlay + "/" }
 
 // The network key holds a network.Network without overlays: the VTEP pools.
 // Whoever changes an overlay writes that key as well, so that its revision is
@@ -38,10 +50,13 @@ type storedOverlay struct {
 	network.Overlay
 	// Order is the overlay's place in the configuration.
 	Order int `json:"order"`
+	// Deleting says that the overlay goes as soon as nobody holds of it.
+	Deleting bool `json:"deleting,omitempty"`
 }
 
-// storedRelease is the value of a key below released/.
-type storedRelease struct {
+// storedTime is the value of a key below released/, silent/, deleted-overlays/
+// or imports/: since when it is so.
+type storedTime struct {
 	Since time.Time `json:"since"`
 }
 
@@ -61,6 +76,14 @@ type poolID struct {
 	v6      bool
 }
 
+// String names u for people.
+func (u unit) String() string {
+	if u.pool.overlay == "" {
+		return "VTEP " + u.prefix.Addr().String()
+	}
+	return fmt.Sprintf("%s of overlay %s", u.prefix, u.pool.overlay)
+}
+
 func vtepUnit(ip netip.Addr) unit {
 	return unit{
 		pool:    poolID{v6: ip.Is6()},
@@ -74,7 +97,7 @@ func subnetUnit(overlay string, p netip.Prefix) unit {
 	return unit{
 		pool:    poolID{overlay: overlay, v6: p.Addr().Is6()},
 		prefix:  p,
-		key:     dirSubnets + overlay + "/" + p.String(),
+		key:     dirSubnetsOf(overlay) + p.String(),
 		restKey: dirReleasedSubnets + overlay + "/" + p.String(),
 	}
 }

@@ -57,6 +57,13 @@ func (p *plan) put(key string, value any, opts ...clientv3.OpOption) {
 
 func (p *plan) remove(key string) { p.ops = append(p.ops, clientv3.OpDelete(key)) }
 
+// noneBelow makes the plan hold only while there is no key below dir. Etcd
+// compares a range key by key, and one without keys as a key that was never
+// created.
+func (p *plan) noneBelow(dir string) {
+	p.cmps = append(p.cmps, clientv3.Compare(clientv3.CreateRevision(dir), "=", 0).WithPrefix())
+}
+
 // lease takes u, of which nobody may have become the owner meanwhile, for the
 // agent at ip.
 func (p *plan) lease(x *index, u unit, ip netip.Addr) {
@@ -69,12 +76,38 @@ func (p *plan) lease(x *index, u unit, ip netip.Addr) {
 	}
 }
 
-// free lets all that a holds go to rest. The record itself is not touched.
-func (p *plan) free(a *lease.Agent, now time.Time) {
-	for _, u := range units(a) {
-		p.put(u.restKey, storedRelease{Since: now.UTC()})
+// free lets units go to rest.
+func (p *plan) free(us []unit, now time.Time) {
+	for _, u := range us {
+		p.put(u.restKey, storedTime{Since: now.UTC()})
 		p.remove(u.key)
 	}
+}
+
+// forget removes the record of a and what is known of it, but none of its
+// units. What is written beside is written by nobody who has not compared the
+// record, so these keys need no comparison of their own.
+func (p *plan) forget(a *lease.Agent) {
+	p.remove(keyAgent(a.IP))
+	p.forgetID(a)
+	p.remove(keyAlive(a.IP))
+	p.remove(keySilent(a.IP))
+}
+
+// forgetID removes the key of a's id, if it has one.
+func (p *plan) forgetID(a *lease.Agent) {
+	if a.ID != "" {
+		p.remove(keyID(a.ID))
+	}
+}
+
+// subnetUnits are those of one overlay.
+func subnetUnits(o *lease.Overlay) []unit {
+	var us []unit
+	for _, s := range o.AllSubnets() {
+		us = append(us, subnetUnit(o.Name, s))
+	}
+	return us
 }
 
 // units are all that a holds.
@@ -85,10 +118,8 @@ func units(a *lease.Agent) []unit {
 			us = append(us, vtepUnit(vtep.Addr()))
 		}
 	}
-	for _, o := range a.Overlays {
-		for _, s := range o.AllSubnets() {
-			us = append(us, subnetUnit(o.Name, s))
-		}
+	for i := range a.Overlays {
+		us = append(us, subnetUnits(&a.Overlays[i])...)
 	}
 	return us
 }
@@ -117,7 +148,7 @@ func (r *Registry) change(ctx context.Context, what string, draft func(x *index)
 			r.settleAt(ctx, rev, p)
 			return p, rev, nil
 		}
-		r.drop(p.holds)
+		r.lost(p.holds)
 		if err := r.waitRevision(ctx, rev); err != nil {
 			return nil, 0, fmt.Errorf("%s: %w", what, err)
 		}
@@ -161,7 +192,9 @@ func (r *Registry) commit(ctx context.Context, p *plan) (ok bool, rev int64, err
 	if len(ops) == 0 {
 		ops = []clientv3.Op{clientv3.OpGet(p.read, clientv3.WithKeysOnly())}
 	}
+	done := r.timed("write")
 	resp, err := r.client.Txn(ctx).If(p.cmps...).Then(ops...).Else(clientv3.OpGet(keyNetwork, clientv3.WithKeysOnly())).Commit()
+	done(err)
 	if err != nil {
 		return false, 0, err
 	}
@@ -185,6 +218,14 @@ func (r *Registry) settleAt(ctx context.Context, rev int64, p *plan) {
 	defer cancel()
 	// It has happened, whether or not the index hears of it in time.
 	_ = r.waitRevision(ctx, rev)
+}
+
+// lost counts a race that was lost, and ends the plan's holds.
+func (r *Registry) lost(holds []hold) {
+	r.mu.Lock()
+	r.conflicts++
+	r.mu.Unlock()
+	r.drop(holds)
 }
 
 func (r *Registry) drop(holds []hold) {

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -56,6 +57,9 @@ var ErrUnavailable = errors.New("etcd does not answer")
 type Options struct {
 	Quarantine time.Duration
 	AliveTTL   time.Duration
+	// ReclaimAfter is how long an agent may be silent before what it holds is
+	// released; 0 means for ever.
+	ReclaimAfter time.Duration
 	// History is the number of events kept.
 	History int
 	Now     func() time.Time
@@ -83,6 +87,38 @@ type Registry struct {
 	// progress needs; nil when there is none.
 	watching context.Context
 	watchers int
+	// seen is when each agent last reported to this coordinator.
+	seen map[netip.Addr]time.Time
+	// quiet is since when this coordinator knows that an agent is not alive.
+	quiet map[netip.Addr]time.Time
+	// looked is when quiet was brought up to date last. It is not of
+	// Options.Now, since it is to show when this process did not run.
+	looked time.Time
+	fresh  freshness
+	// conflicts counts the transactions that lost a race.
+	conflicts int64
+
+	// chores asks for housekeeping at once.
+	chores chan struct{}
+	// observe is told of each call of etcd; nil when nobody wants to know.
+	observe atomic.Pointer[Observer]
+}
+
+// Observer is told of a call of etcd: what it was for, how long it took, and
+// how it ended.
+type Observer func(op string, took time.Duration, err error)
+
+// Observe makes f the one that is told of each call of etcd.
+func (r *Registry) Observe(f Observer) { r.observe.Store(&f) }
+
+// timed begins a call of etcd; what it returns is called at its end.
+func (r *Registry) timed(op string) func(error) {
+	begin := time.Now()
+	return func(err error) {
+		if f := r.observe.Load(); f != nil {
+			(*f)(op, time.Since(begin), err)
+		}
+	}
 }
 
 // settled is the holds of a transaction that succeeded at revision rev.
@@ -114,12 +150,20 @@ func New(client *clientv3.Client, opts Options) *Registry {
 		idx:     newIndex(),
 		hist:    newHistory(opts.History),
 		changed: make(chan struct{}),
+		seen:    map[netip.Addr]time.Time{},
+		quiet:   map[netip.Addr]time.Time{},
+		chores:  make(chan struct{}, 1),
 	}
 }
 
 // Run keeps the index until ctx ends. It never gives up: a watch that breaks,
 // by compaction or because etcd went away, is begun anew from a fresh load.
+// Beside that it does the housekeeping, and watches how old the index is.
 func (r *Registry) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.keepHouse(ctx) })
+	wg.Go(func() { r.feelPulse(ctx) })
 	backoff := minBackoff
 	for {
 		loaded, err := r.follow(ctx)
@@ -174,12 +218,14 @@ func (r *Registry) load(ctx context.Context) (*index, error) {
 		if x.rev != 0 {
 			opts = append(opts, clientv3.WithRev(x.rev))
 		}
+		done := r.timed("load")
 		resp, err := r.client.Get(ctx, from, opts...)
+		done(err)
 		if err != nil {
 			return nil, fmt.Errorf("load %s: %w", prefix, err)
 		}
 		if x.rev == 0 {
-			x.rev = resp.Header.Revision
+			x.rev, x.cluster = resp.Header.Revision, resp.Header.ClusterId
 		}
 		for _, kv := range resp.Kvs {
 			if _, err := x.apply(keyValue{key: string(kv.Key), value: kv.Value, rev: kv.ModRevision, lease: kv.Lease}); err != nil {
@@ -200,8 +246,14 @@ func (r *Registry) replace(x *index, watching context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var events []api.Event
-	if r.idx.rev != 0 {
+	switch {
+	case r.idx.rev == 0:
+	case r.idx.epoch() == x.epoch():
 		events = x.changes(r.idx)
+	default:
+		// Revisions of another store say nothing about what differs.
+		r.opts.Log.Warn("etcd is another one than before: all readers begin anew", "epoch", x.epoch())
+		r.hist.cutOff()
 	}
 	r.idx = x
 	// Holds belonged to the pools of the old index. Whoever still has one
@@ -210,6 +262,7 @@ func (r *Registry) replace(x *index, watching context.Context) error {
 	err := r.record(x.rev, events)
 	r.hist.cut()
 	r.following = true
+	r.fresh = freshness{at: r.opts.Now(), ok: true, etcdRev: x.rev}
 	r.watching = watching
 	r.notify()
 	return err
@@ -358,10 +411,21 @@ func (r *Registry) Ready(ctx context.Context) error {
 	case !configured:
 		return errors.New("no network is configured")
 	}
-	if _, err := r.client.Get(ctx, keyNetwork, clientv3.WithKeysOnly()); err != nil {
+	if _, err := r.revision(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
+}
+
+// revision asks etcd for its revision of now.
+func (r *Registry) revision(ctx context.Context) (int64, error) {
+	done := r.timed("read")
+	resp, err := r.client.Get(ctx, keyNetwork, clientv3.WithKeysOnly())
+	done(err)
+	if err != nil {
+		return 0, err
+	}
+	return resp.Header.Revision, nil
 }
 
 // Snapshot is everything as of one revision. It must not be changed.
@@ -407,17 +471,4 @@ func (r *Registry) loaded(ctx context.Context) error {
 		return fmt.Errorf("wait for the index: %w: %w", ErrUnavailable, err)
 	}
 	return nil
-}
-
-// Counts are figures for metrics.
-type Counts struct {
-	Agents, Alive, Watchers int
-	Revision                int64
-}
-
-// Counts returns the figures of now.
-func (r *Registry) Counts() Counts {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return Counts{Agents: len(r.idx.agents), Alive: len(r.idx.alive), Watchers: r.watchers, Revision: r.idx.rev}
 }

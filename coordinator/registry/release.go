@@ -4,11 +4,20 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
+
+	"github.com/dcos/dcos-overlay/internal/api"
 )
 
 // Release takes back all that the agent at ip holds and forgets it, in one
 // transaction. An agent that is not there is no error.
 func (r *Registry) Release(ctx context.Context, ip netip.Addr) error {
+	return r.release(ctx, ip, true)
+}
+
+// release is Release; without force an agent that is alive is left as it is,
+// with an *api.Error.
+func (r *Registry) release(ctx context.Context, ip netip.Addr, force bool) error {
 	_, _, err := r.change(ctx, fmt.Sprintf("release of agent %s", ip), func(x *index) (*plan, error) {
 		p := &plan{read: keyAgent(ip)}
 		p.unchanged(keyAgent(ip), x.agentRev(ip))
@@ -16,23 +25,66 @@ func (r *Registry) Release(ctx context.Context, ip netip.Addr) error {
 		if a == nil {
 			return p, nil
 		}
-		p.free(a.Agent, r.opts.Now())
-		p.remove(keyAgent(ip))
-		p.remove(keyID(a.ID))
-		p.remove(keyAlive(ip))
+		if !force {
+			if _, alive := x.alive[ip]; alive {
+				return nil, fail(api.CodeConflict, "agent %s has reported meanwhile, and is not deleted", ip)
+			}
+			p.unchanged(keyAlive(ip), 0)
+		}
+		p.free(units(a.Agent), r.opts.Now())
+		p.forget(a.Agent)
 		return p, nil
 	})
+	if err == nil {
+		r.wakeHousekeeping()
+	}
+	return err
+}
+
+// ReleaseOverlay takes back what the agent at ip holds of one overlay. Nothing
+// held is no error.
+func (r *Registry) ReleaseOverlay(ctx context.Context, ip netip.Addr, overlay string) error {
+	_, _, err := r.change(ctx, fmt.Sprintf("release of overlay %s by agent %s", overlay, ip), func(x *index) (*plan, error) {
+		p := &plan{read: keyAgent(ip)}
+		p.strip(x, ip, overlay, r.opts.Now())
+		return p, nil
+	})
+	if err == nil {
+		r.wakeHousekeeping()
+	}
 	return err
 }
 
 // Delete releases each of ips on an operator's behalf, in order. Those that
-// are not there are passed over. On an error some are deleted; asking again is
-// safe.
-func (r *Registry) Delete(ctx context.Context, ips []netip.Addr) error {
+// are not there are passed over. Without force none is deleted if one of them
+// is alive. On any other error some are deleted; asking again is safe.
+func (r *Registry) Delete(ctx context.Context, ips []netip.Addr, force bool) error {
+	if !force {
+		if err := r.refuseAlive(ctx, ips); err != nil {
+			return err
+		}
+	}
 	for _, ip := range ips {
-		if err := r.Release(ctx, ip); err != nil {
+		if err := r.release(ctx, ip, force); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (r *Registry) refuseAlive(ctx context.Context, ips []netip.Addr) error {
+	if err := r.waitSynced(ctx); err != nil {
+		return fmt.Errorf("delete agents: %w", err)
+	}
+	var alive []string
+	for _, ip := range ips {
+		if r.Alive(ip) {
+			alive = append(alive, ip.String())
+		}
+	}
+	if len(alive) == 0 {
+		return nil
+	}
+	return fail(api.CodeConflict, "nothing is deleted, for these agents are alive: %s: stop their companions and wait %s, or delete with \"force\": true",
+		strings.Join(alive, ", "), r.opts.AliveTTL)
 }

@@ -2,13 +2,16 @@ package registry
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
 
@@ -36,7 +39,7 @@ func (r *Registry) Seed(ctx context.Context, want network.Network) (differences 
 		if err != nil {
 			return nil, err
 		}
-		p, differences := seed(x, want)
+		p, differences := seed(x, want, rand.Text())
 		if p.err != nil || len(p.ops) == 0 {
 			return differences, p.err
 		}
@@ -53,7 +56,10 @@ func (r *Registry) Seed(ctx context.Context, want network.Network) (differences 
 
 // configuration loads only what is configured, as of one revision.
 func (r *Registry) configuration(ctx context.Context) (*index, error) {
-	resp, err := r.client.Txn(ctx).Then(clientv3.OpGet(keyNetwork), clientv3.OpGet(dirOverlays, clientv3.WithPrefix())).Commit()
+	resp, err := r.client.Txn(ctx).Then(
+		clientv3.OpGet(keyNetwork), clientv3.OpGet(keyEpoch),
+		clientv3.OpGet(dirOverlays, clientv3.WithPrefix()), clientv3.OpGet(dirDeleted, clientv3.WithPrefix()),
+	).Commit()
 	if err != nil {
 		return nil, fmt.Errorf("read the network from etcd: %w", err)
 	}
@@ -68,8 +74,9 @@ func (r *Registry) configuration(ctx context.Context) (*index, error) {
 	return x, nil
 }
 
-// seed plans what Seed writes. It is pure.
-func seed(x *index, want network.Network) (*plan, []string) {
+// seed plans what Seed writes; drawn is the name of a store that has none. It
+// is pure.
+func seed(x *index, want network.Network, drawn string) (*plan, []string) {
 	p := &plan{}
 	p.unchanged(keyNetwork, x.baseRev)
 	var differences []string
@@ -80,6 +87,9 @@ func seed(x *index, want network.Network) (*plan, []string) {
 	} else {
 		differences = poolDifferences(base, want)
 	}
+	if x.store == "" {
+		p.put(keyEpoch, drawn)
+	}
 	result := base
 	result.Overlays = x.net.Overlays
 	order := 0
@@ -89,7 +99,12 @@ func seed(x *index, want network.Network) (*plan, []string) {
 	added := 0
 	for _, o := range want.Overlays {
 		if stored, ok := x.overlays[o.Name]; ok {
-			differences = append(differences, overlayDifferences(stored.Overlay, o)...)
+			differences = append(differences, overlayDifferences(stored, o)...)
+			continue
+		}
+		if since, was := x.deleted[o.Name]; was {
+			differences = append(differences, fmt.Sprintf("overlay %s was deleted at %s, and the configuration does not bring it back: PUT %s/%s does",
+				o.Name, since.UTC().Format(time.RFC3339), api.PathOverlays, o.Name))
 			continue
 		}
 		next := result
@@ -124,7 +139,10 @@ func poolDifferences(stored, want network.Network) []string {
 	})
 }
 
-func overlayDifferences(stored, want network.Overlay) []string {
+func overlayDifferences(stored overlayEntry, want network.Overlay) []string {
+	if stored.Deleting {
+		return []string{fmt.Sprintf("overlay %s is being deleted", stored.Name)}
+	}
 	return differing("overlay "+stored.Name+": ", []field{
 		{"subnet", stored.Subnet, want.Subnet},
 		{"prefix", stored.Prefix, want.Prefix},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,11 +21,17 @@ import (
 // bytes: every other agent is sent it.
 const maxStateError = 1024
 
+// maxHostRoutes bounds the prefixes that one host reports: they are a tenth of
+// what etcd takes as a value.
+const maxHostRoutes = 4096
+
 // storedAlive is the value of an agent's alive key, which is there for
 // Options.AliveTTL after each status.
 type storedAlive struct {
 	// Addresses are the last status' counts by overlay.
 	Addresses map[string]api.Addresses `json:"addresses,omitempty"`
+	// HostRoutes are the last status's, sorted.
+	HostRoutes []netip.Prefix `json:"host_routes,omitempty"`
 }
 
 // Status records the agent's word on its overlays, and that it is alive. It
@@ -35,7 +42,7 @@ func (r *Registry) Status(ctx context.Context, ip netip.Addr, req api.StatusRequ
 	if err := checkStatus(req); err != nil {
 		return err
 	}
-	alive := storedAlive{Addresses: map[string]api.Addresses{}}
+	alive := storedAlive{Addresses: map[string]api.Addresses{}, HostRoutes: cleanRoutes(req.HostRoutes)}
 	for _, o := range req.Overlays {
 		alive.Addresses[o.Name] = o.Addresses
 	}
@@ -64,12 +71,36 @@ func (r *Registry) Status(ctx context.Context, ip netip.Addr, req api.StatusRequ
 		if fresh || !ok || known.value != string(value) || known.lease != int64(leaseID) {
 			p.put(keyAlive(ip), json.RawMessage(value), clientv3.WithLease(leaseID))
 		}
+		if _, silent := x.silent[ip]; silent {
+			p.remove(keySilent(ip))
+		}
 		return p, nil
 	})
+	if err == nil {
+		r.mu.Lock()
+		r.seen[ip] = r.opts.Now()
+		r.mu.Unlock()
+	}
 	return err
 }
 
+// cleanRoutes sorts routes, and leaves out default ones, which overlap all
+// there is.
+func cleanRoutes(routes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range routes {
+		if p.Bits() > 0 {
+			out = append(out, p.Masked())
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
+}
+
 func checkStatus(req api.StatusRequest) error {
+	if n := len(req.HostRoutes); n > maxHostRoutes {
+		return fail(api.CodeInvalid, "there are %d host_routes: at most %d are taken", n, maxHostRoutes)
+	}
 	for _, o := range req.Overlays {
 		if !o.State.Status.Valid() {
 			return fail(api.CodeInvalid, "overlay %s: %q is not a status: one of %s, %s, %s, %s", o.Name, o.State.Status,
@@ -86,7 +117,9 @@ func (r *Registry) keepAlive(ctx context.Context, ip netip.Addr) (id clientv3.Le
 	known := r.idx.alive[ip]
 	r.mu.Unlock()
 	if known.lease != 0 {
+		done := r.timed("keepalive")
 		_, err := r.client.KeepAliveOnce(ctx, clientv3.LeaseID(known.lease))
+		done(err)
 		if err == nil {
 			return clientv3.LeaseID(known.lease), false, nil
 		}
@@ -94,7 +127,9 @@ func (r *Registry) keepAlive(ctx context.Context, ip netip.Addr) (id clientv3.Le
 			return 0, false, err
 		}
 	}
+	done := r.timed("grant")
 	granted, err := r.client.Grant(ctx, max(1, int64(r.opts.AliveTTL/time.Second)))
+	done(err)
 	if err != nil {
 		return 0, false, err
 	}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/dcos/dcos-overlay/internal/api"
 )
@@ -27,20 +24,21 @@ type Stream struct {
 	opening [][]byte
 }
 
-// Watch opens a stream that goes on after revision since, or with a snapshot
-// where since is 0 or can't be gone on from. Close it.
-func (r *Registry) Watch(ctx context.Context, since int64) (*Stream, error) {
+// Watch opens a stream that goes on after revision since of the epoch, or with
+// a snapshot where since is 0 or can't be gone on from. An empty epoch is
+// taken for the present one. Close it.
+func (r *Registry) Watch(ctx context.Context, since int64, epoch string) (*Stream, error) {
 	if err := r.waitSynced(ctx); err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
 	if since > 0 {
 		// The reader may come from a coordinator that is ahead of this one.
 		// A revision that etcd itself does not know is of another etcd.
-		resp, err := r.client.Get(ctx, keyNetwork, clientv3.WithKeysOnly())
+		rev, err := r.revision(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("watch: %w: %w", ErrUnavailable, err)
 		}
-		if since <= resp.Header.Revision {
+		if since <= rev {
 			if err := r.waitRevision(ctx, since); err != nil {
 				return nil, fmt.Errorf("watch: %w", err)
 			}
@@ -50,7 +48,7 @@ func (r *Registry) Watch(ctx context.Context, since int64) (*Stream, error) {
 	defer r.mu.Unlock()
 	s := &Stream{r: r, at: r.hist.end, rev: r.hist.rev}
 	at, ok := uint64(0), false
-	if since > 0 {
+	if since > 0 && (epoch == "" || epoch == r.idx.epoch()) {
 		at, ok = r.hist.find(since)
 	}
 	if ok {
@@ -58,7 +56,7 @@ func (r *Registry) Watch(ctx context.Context, since int64) (*Stream, error) {
 	} else if err := s.snapshot(); err != nil {
 		return nil, err
 	}
-	synced, err := encode(api.Event{Type: api.EventSynced, Revision: s.rev})
+	synced, err := encode(api.Event{Type: api.EventSynced, Revision: s.rev, Epoch: r.idx.epoch()})
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +71,7 @@ func (r *Registry) Watch(ctx context.Context, since int64) (*Stream, error) {
 func (s *Stream) snapshot() error {
 	x := s.r.idx
 	s.opening = make([][]byte, 0, len(x.agents)+3)
-	for _, e := range []api.Event{{Type: api.EventSnapshot}, {Type: api.EventNetwork, Network: x.net}} {
+	for _, e := range []api.Event{{Type: api.EventSnapshot, Epoch: x.epoch()}, {Type: api.EventNetwork, Network: x.net}} {
 		line, err := encode(e)
 		if err != nil {
 			return err
@@ -120,12 +118,4 @@ func (s *Stream) Close() {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
 	s.r.watchers--
-}
-
-// Alive tells whether the agent at ip has reported within Options.AliveTTL.
-func (r *Registry) Alive(ip netip.Addr) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.idx.alive[ip]
-	return ok
 }

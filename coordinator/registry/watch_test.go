@@ -26,7 +26,7 @@ type reader struct {
 
 func (w *world) watch(r *registry.Registry, since int64) *reader {
 	w.t.Helper()
-	s, err := r.Watch(w.t.Context(), since)
+	s, err := r.Watch(w.t.Context(), since, "")
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,8 +1,8 @@
 package server
 
 import (
+	"cmp"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -41,10 +41,23 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := bounded(r)
 	defer cancel()
-	if err := s.registry.Release(ctx, ip); err != nil {
+	overlay := ""
+	for name, values := range r.URL.Query() {
+		// A mistake here would release more than was meant.
+		if name != "overlay" || len(values) != 1 || values[0] == "" {
+			return fail(api.CodeInvalid, "%s takes no parameter but overlay, once and with the name of one", r.URL.Path)
+		}
+		overlay = values[0]
+	}
+	if overlay != "" {
+		err = s.registry.ReleaseOverlay(ctx, ip, overlay)
+	} else {
+		err = s.registry.Release(ctx, ip)
+	}
+	if err != nil {
 		return err
 	}
-	s.log.Info("agent released its lease", "agent", ip)
+	s.log.Info("agent released what it held", "agent", ip, "overlay", cmp.Or(overlay, "all"))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -78,21 +91,24 @@ func (s *Server) getAgent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.write(w, http.StatusOK, a)
+	status := s.registry.Liveness([]*lease.Agent{a})[ip]
+	s.write(w, http.StatusOK, api.AgentResponse{Agent: *a, Status: status})
 	return nil
 }
 
 func (s *Server) getAgents(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	if text := query.Get("watch"); text != "" {
-		watch, err := strconv.ParseBool(text)
-		if err != nil {
-			return fail(api.CodeInvalid, "watch is %q: it must be true or false", text)
-		}
-		// HEAD would be an answer without an end and without a body.
-		if watch && r.Method == http.MethodGet {
-			return s.stream(w, r, query.Get("since"))
-		}
+	watch, err := flag(r, "watch")
+	if err != nil {
+		return err
+	}
+	status, err := flag(r, "status")
+	if err != nil {
+		return err
+	}
+	// HEAD would be an answer without an end and without a body.
+	if watch && r.Method == http.MethodGet {
+		return s.stream(w, r, query.Get("since"), query.Get("epoch"))
 	}
 	ctx, cancel := bounded(r)
 	defer cancel()
@@ -108,32 +124,9 @@ func (s *Server) getAgents(w http.ResponseWriter, r *http.Request) error {
 	for _, a := range snapshot.Agents {
 		resp.Agents = append(resp.Agents, *a)
 	}
+	if status {
+		resp.Status = s.registry.Liveness(snapshot.Agents)
+	}
 	s.write(w, http.StatusOK, resp)
-	return nil
-}
-
-func (s *Server) getOverlays(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := bounded(r)
-	defer cancel()
-	snapshot, err := s.registry.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	s.write(w, http.StatusOK, snapshot.Network.Overlays)
-	return nil
-}
-
-func (s *Server) getOverlay(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := bounded(r)
-	defer cancel()
-	snapshot, err := s.registry.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	o, ok := snapshot.Network.Overlay(r.PathValue("name"))
-	if !ok {
-		return fail(api.CodeNotFound, "there is no overlay %q: %s lists them", r.PathValue("name"), api.PathOverlays)
-	}
-	s.write(w, http.StatusOK, o)
 	return nil
 }

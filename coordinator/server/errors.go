@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -30,12 +33,25 @@ func answer(err error) *api.Error {
 	case errors.As(err, &large):
 		e = fail(api.CodeTooLarge, "the body has more than %d bytes", large.Limit)
 	case errors.Is(err, registry.ErrUnavailable):
-		e = fail(api.CodeUnavailable, "the coordinator can't reach etcd: what was asked for may or may not have happened; try again")
+		e = fail(api.CodeUnavailable, "the coordinator can't use etcd%s: what was asked for may or may not have happened; try again", reason(err))
 	default:
 		e = fail(api.CodeInternal, "the coordinator failed: its log says why")
 	}
 	e.Status = statusOf(e.Code)
 	return e
+}
+
+// reason says why etcd does not serve, where that is etcd's own word or the
+// want of any.
+func reason(err error) string {
+	var word rpctypes.EtcdError
+	switch {
+	case errors.As(err, &word):
+		return " (" + strings.TrimPrefix(word.Error(), "etcdserver: ") + ")"
+	case errors.Is(err, context.DeadlineExceeded):
+		return " (no answer in time)"
+	}
+	return ""
 }
 
 func statusOf(code api.Code) int {
@@ -58,10 +74,11 @@ func statusOf(code api.Code) int {
 	return http.StatusInternalServerError
 }
 
-// handle makes an http.Handler of h: it bounds the body and answers errors.
-func (s *Server) handle(h handler) http.Handler {
+// handle makes an http.Handler of h: it bounds the body, to limit bytes, and
+// answers errors.
+func (s *Server) handle(h handler, limit int64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		err := h(w, r)
 		if err == nil {
@@ -120,4 +137,9 @@ func read(r *http.Request, v any) error {
 // bounded is r's context with the deadline of a call.
 func bounded(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(r.Context(), callTimeout)
+}
+
+// patient is r's context with the deadline of a call that changes many agents.
+func patient(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.Context(), patientTimeout)
 }

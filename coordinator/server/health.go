@@ -12,13 +12,16 @@ const listing = `dcos-overlay coordinator
 
 GET    /overlay-master/state           state of all agents (DC/OS)
 POST   /overlay-master/agents/delete   forget agents (DC/OS)
+POST   /v1/import                      take over a state of DC/OS's
 GET    /v1/agents                      agents; ?watch=true&since=R streams them
-GET    /v1/agents/{ip}                 one agent
+GET    /v1/agents/{ip}                 one agent, and how it is
 PUT    /v1/agents/{ip}/lease           claim
-DELETE /v1/agents/{ip}/lease           release
+DELETE /v1/agents/{ip}/lease           release; ?overlay=NAME for one overlay
 PUT    /v1/agents/{ip}/status          states and address use
 GET    /v1/overlays                    overlays
 GET    /v1/overlays/{name}             one overlay
+PUT    /v1/overlays/{name}             create, enable, disable
+DELETE /v1/overlays/{name}             delete; ?force=true at once
 GET    /healthz                        this process answers
 GET    /readyz                         etcd answers and the index follows it
 GET    /metrics                        Prometheus

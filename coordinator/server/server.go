@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,14 +39,21 @@ const (
 	// callTimeout bounds what a call waits for etcd. Agents wait 5 s for an
 	// answer, so this one comes in time to be read.
 	callTimeout = 4 * time.Second
-	// deleteTimeout bounds an operator's delete of many agents.
-	deleteTimeout = 30 * time.Second
+	// patientTimeout bounds an operator's change of many agents. It is less
+	// than writeTimeout, so that the answer can be sent.
+	patientTimeout = 50 * time.Second
+	// maxImport bounds a state that is imported, in bytes: 65,536 agents with
+	// two overlays each take 100 MB.
+	maxImport = 256 << 20
 	// drainTimeout is how long calls under way may take when stopping.
 	drainTimeout = 5 * time.Second
 	// DefaultPing is how often a stream says that it is alive. Agents take one
 	// that is silent for three times as long for dead.
 	DefaultPing = 10 * time.Second
 )
+
+// pathOverlay is the path of one overlay.
+const pathOverlay = api.PathOverlays + "/{name}"
 
 // Options are what a Server is made of.
 type Options struct {
@@ -129,42 +138,64 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 type route struct {
 	method, path string
 	handler      handler
+	// read says that the answer comes from the index, and how old that is.
+	read bool
+	// limit bounds the body in bytes; 0 means maxBody.
+	limit int64
 }
 
 func (s *Server) routes() http.Handler {
 	routes := []route{
-		{http.MethodGet, api.PathState, s.getState},
-		{http.MethodPost, api.PathAgentsDelete, s.deleteAgents},
-		{http.MethodGet, api.PathAgents, s.getAgents},
-		{http.MethodGet, api.PathAgents + "/{ip}", s.getAgent},
-		{http.MethodPut, api.PathLease, s.claim},
-		{http.MethodDelete, api.PathLease, s.release},
-		{http.MethodPut, api.PathStatus, s.status},
-		{http.MethodGet, api.PathOverlays, s.getOverlays},
-		{http.MethodGet, api.PathOverlays + "/{name}", s.getOverlay},
-		{http.MethodGet, "/healthz", s.healthz},
-		{http.MethodGet, "/readyz", s.readyz},
-		{http.MethodGet, "/{$}", s.page},
+		{method: http.MethodGet, path: api.PathState, handler: s.getState, read: true},
+		{method: http.MethodPost, path: api.PathAgentsDelete, handler: s.deleteAgents},
+		{method: http.MethodGet, path: api.PathAgents, handler: s.getAgents, read: true},
+		{method: http.MethodGet, path: api.PathAgents + "/{ip}", handler: s.getAgent, read: true},
+		{method: http.MethodPut, path: api.PathLease, handler: s.claim},
+		{method: http.MethodDelete, path: api.PathLease, handler: s.release},
+		{method: http.MethodPut, path: api.PathStatus, handler: s.status},
+		{method: http.MethodGet, path: api.PathOverlays, handler: s.getOverlays, read: true},
+		{method: http.MethodGet, path: pathOverlay, handler: s.getOverlay, read: true},
+		{method: http.MethodPut, path: pathOverlay, handler: s.putOverlay},
+		{method: http.MethodDelete, path: pathOverlay, handler: s.deleteOverlay},
+		{method: http.MethodPost, path: api.PathImport, handler: s.importState, limit: maxImport},
+		{method: http.MethodGet, path: "/healthz", handler: s.healthz},
+		{method: http.MethodGet, path: "/readyz", handler: s.readyz},
+		{method: http.MethodGet, path: "/{$}", handler: s.page},
 	}
 	mux := http.NewServeMux()
 	allowed := map[string][]string{"/metrics": {http.MethodGet}}
 	for _, r := range routes {
-		mux.Handle(r.method+" "+r.path, s.handle(r.handler))
+		h := r.handler
+		if r.read {
+			h = s.fromIndex(h)
+		}
+		mux.Handle(r.method+" "+r.path, s.handle(h, cmp.Or(r.limit, maxBody)))
 		allowed[r.path] = append(allowed[r.path], r.method)
 	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	for path, methods := range allowed {
-		mux.Handle(path, s.handle(wrongMethod(methods)))
+		mux.Handle(path, s.handle(wrongMethod(methods), maxBody))
 	}
-	mux.Handle("/", s.handle(noSuchPath))
+	mux.Handle("/", s.handle(noSuchPath, maxBody))
 
 	// A page that an operator looks at must not be able to delete agents
 	// through his browser.
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(s.handle(func(http.ResponseWriter, *http.Request) error {
 		return fail(api.CodeForbidden, "a page of another site may not change anything here")
-	}))
+	}, maxBody))
 	return protection.Handler(mux)
+}
+
+// fromIndex makes h's answer say how old the index is that it comes from, if
+// that is not known to be in step with etcd.
+func (s *Server) fromIndex(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if seconds, stale := s.registry.Age(); stale {
+			w.Header().Set(api.HeaderStale, strconv.FormatInt(seconds, 10))
+		}
+		return h(w, r)
+	}
 }
 
 func wrongMethod(methods []string) handler {

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -220,8 +222,20 @@ func TestRefused(t *testing.T) {
 		{own, "PUT", lease, `{"id": "a", "overlays": ["nope"]}`, 404, api.CodeNotFound, `there is no overlay "nope": there are dcos, dcos6`},
 		{"172.17.0.3", "PUT", "/v1/agents/172.17.0.3/status", `{"overlays": []}`, 404, api.CodeNotFound, "there is no agent 172.17.0.3: claim again"},
 		{own, "GET", lease, "", 405, api.CodeNotSupported, "GET is not supported on " + lease + ": only DELETE, PUT"},
-		{own, "PUT", "/v1/overlays/dcos", "{}", 405, api.CodeNotSupported, "PUT is not supported on /v1/overlays/dcos: only GET"},
-		{own, "DELETE", "/v1/overlays/dcos", "", 405, api.CodeNotSupported, "DELETE is not supported on /v1/overlays/dcos: only GET"},
+		{own, "DELETE", lease + "?overlays=dcos", "", 400, api.CodeInvalid, lease + " takes no parameter but overlay, once and with the name of one"},
+		{own, "DELETE", lease + "?overlay=", "", 400, api.CodeInvalid, lease + " takes no parameter but overlay, once and with the name of one"},
+		{own, "PUT", "/v1/overlays/dcos", "{}", 400, api.CodeInvalid, "overlay dcos: has no addresses; give it subnet and prefix, or subnet6 and prefix6, or all four"},
+		{own, "PUT", "/v1/overlays/dcos", `{"name": "other"}`, 400, api.CodeInvalid, `the body is of overlay "other", and the path of "dcos": an overlay's name can't change`},
+		{own, "PUT", "/v1/overlays/host", `{"subnet": "10.1.0.0/16", "prefix": 33}`, 400, api.CodeInvalid,
+			`name: "host" is one of the names that Docker keeps for itself (host, bridge, default, none); prefix: 33 is longer than an IPv4 address (32)`},
+		{own, "PUT", "/v1/overlays/a%2Fb", `{"subnet": "10.1.0.0/16", "prefix": 24}`, 400, api.CodeInvalid,
+			`name: "a/b" holds '/'; a name holds letters and digits of ASCII, "-", "_" and "." only`},
+		{own, "PUT", "/v1/overlays/new", `{"subnet": "9.1.0.0/16", "prefix": 24}`, 409, api.CodeConflict,
+			"overlay new.subnet: 9.1.0.0/16 overlaps overlay dcos.subnet (9.0.0.0/8)"},
+		{own, "DELETE", "/v1/overlays/nope", "", 404, api.CodeNotFound, `there is no overlay "nope": /v1/overlays lists them`},
+		{own, "DELETE", "/v1/overlays/dcos?force=yes", "", 400, api.CodeInvalid, `force is "yes": it must be true or false`},
+		{own, "POST", "/v1/import", "[]", 400, api.CodeInvalid, "the body is not a state of DC/OS's: json: cannot unmarshal array into Go value of type masterstate.document"},
+		{own, "POST", "/v1/import", "{}", 400, api.CodeInvalid, "the body is not a state of DC/OS's: it has neither agents nor network"},
 		{own, "POST", "/metrics", "", 405, api.CodeNotSupported, "POST is not supported on /metrics: only GET"},
 		{own, "GET", "/v1/overlays/nope", "", 404, api.CodeNotFound, `there is no overlay "nope": /v1/overlays lists them`},
 		{own, "GET", "/v1/agents/172.17.0.3", "", 404, api.CodeNotFound, "there is no agent 172.17.0.3"},
@@ -277,10 +291,10 @@ func TestReads(t *testing.T) {
 	if want := (api.AgentsResponse{Agents: []lease.Agent{one}, Network: claimed.Network, Revision: claimed.Revision}); !reflect.DeepEqual(list, want) {
 		t.Errorf("agents: got %+v, want %+v", list, want)
 	}
-	if got := w.call("", "GET", "/v1/overlays", "").Body.String(); got != `[{"name":"dcos","subnet":"9.0.0.0/8","prefix":24},{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80}]`+"\n" {
+	if got := w.call("", "GET", "/v1/overlays", "").Body.String(); got != `[{"name":"dcos","subnet":"9.0.0.0/8","prefix":24,"holders":1},{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80,"holders":0}]`+"\n" {
 		t.Errorf("overlays: %s", got)
 	}
-	if got := w.call("", "GET", "/v1/overlays/dcos6", "").Body.String(); got != `{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80}`+"\n" {
+	if got := w.call("", "GET", "/v1/overlays/dcos6", "").Body.String(); got != `{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80,"holders":0}`+"\n" {
 		t.Errorf("overlay: %s", got)
 	}
 	for target, want := range map[string]string{
@@ -313,8 +327,12 @@ func TestAnswer(t *testing.T) {
 		want   string
 	}{
 		{fmt.Errorf("claim: %w", fail(api.CodeExhausted, "none left")), 409, "exhausted: none left"},
+		{fmt.Errorf("claim: %w: %w", registry.ErrUnavailable, rpctypes.ErrNoLeader), 503,
+			"unavailable: the coordinator can't use etcd (no leader): what was asked for may or may not have happened; try again"},
+		{fmt.Errorf("claim: %w: %w", registry.ErrUnavailable, context.DeadlineExceeded), 503,
+			"unavailable: the coordinator can't use etcd (no answer in time): what was asked for may or may not have happened; try again"},
 		{fmt.Errorf("claim: %w: secret", registry.ErrUnavailable), 503,
-			"unavailable: the coordinator can't reach etcd: what was asked for may or may not have happened; try again"},
+			"unavailable: the coordinator can't use etcd: what was asked for may or may not have happened; try again"},
 		{errors.New("secret"), 500, "internal: the coordinator failed: its log says why"},
 	} {
 		e := answer(test.err)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -49,12 +50,32 @@ func (s *Server) writeState(ctx context.Context, w http.ResponseWriter, r *http.
 	return nil
 }
 
+// importState takes over what the agents of a DC/OS state hold. Of such a state
+// more is read over than is read: it is another system's.
+func (s *Server) importState(w http.ResponseWriter, r *http.Request) error {
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	state, err := masterstate.Parse(data)
+	if err != nil {
+		return fail(api.CodeInvalid, "the body is not a state of DC/OS's: %v", err)
+	}
+	ctx, cancel := patient(r)
+	defer cancel()
+	result, err := s.registry.Import(ctx, state, "")
+	if err != nil {
+		return err
+	}
+	s.log.Info("state imported", "imported", result.Imported, "unchanged", result.Unchanged, "empty", result.Empty, "caller", r.RemoteAddr)
+	s.write(w, http.StatusOK, result)
+	return nil
+}
+
 // deleteAgents forgets the agents that the body names, and answers with the
 // state without them.
 func (s *Server) deleteAgents(w http.ResponseWriter, r *http.Request) error {
-	var req struct {
-		Agents []string `json:"agents"`
-	}
+	var req api.DeleteAgentsRequest
 	if err := read(r, &req); err != nil {
 		return err
 	}
@@ -71,11 +92,11 @@ func (s *Server) deleteAgents(w http.ResponseWriter, r *http.Request) error {
 	if len(bad) > 0 {
 		return fail(api.CodeInvalid, "nothing is deleted, for these are not addresses of agents: %s", strings.Join(bad, ", "))
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), deleteTimeout)
+	ctx, cancel := patient(r)
 	defer cancel()
-	if err := s.registry.Delete(ctx, ips); err != nil {
+	if err := s.registry.Delete(ctx, ips, req.Force); err != nil {
 		return err
 	}
-	s.log.Info("agents deleted", "agents", req.Agents, "caller", r.RemoteAddr)
+	s.log.Info("agents deleted", "agents", req.Agents, "force", req.Force, "caller", r.RemoteAddr)
 	return s.writeState(ctx, w, r)
 }

@@ -14,7 +14,7 @@ import (
 
 // stream answers GET /v1/agents?watch=true until the reader goes away, or
 // falls so far behind that it must begin anew.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, since string) error {
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, since, epoch string) error {
 	var from int64
 	if since != "" {
 		var err error
@@ -27,7 +27,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, since string) er
 	defer context.AfterFunc(s.stopping, cancel)()
 
 	opening, opened := context.WithTimeout(ctx, callTimeout)
-	stream, err := s.registry.Watch(opening, from)
+	stream, err := s.registry.Watch(opening, from, epoch)
 	opened()
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package api
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -20,7 +21,13 @@ const (
 	PathLease = "/v1/agents/{ip}/lease"
 	// PathStatus is the path of one agent's status, with {ip} to be filled in.
 	PathStatus = "/v1/agents/{ip}/status"
+	// PathImport takes a state of DC/OS's.
+	PathImport = "/v1/import"
 )
+
+// HeaderStale is in an answer that is read from what the coordinator knew when
+// it last heard from etcd: that many seconds ago.
+const HeaderStale = "X-Dcos-Overlay-Stale"
 
 // DefaultPort is the coordinator's TCP port.
 const DefaultPort = 64001
@@ -51,6 +58,56 @@ type AgentsResponse struct {
 	Agents   []lease.Agent   `json:"agents"`
 	Network  network.Network `json:"network"`
 	Revision int64           `json:"revision"`
+	// Status is each agent's, where the call has status=true.
+	Status map[netip.Addr]AgentStatus `json:"status,omitempty"`
+}
+
+// AgentResponse answers GET /v1/agents/{ip}.
+type AgentResponse struct {
+	lease.Agent
+	Status AgentStatus `json:"status"`
+}
+
+// AgentStatus is how an agent was when it last reported.
+type AgentStatus struct {
+	// Alive is true for a while after each report.
+	Alive bool `json:"alive"`
+	// LastSeen is the last report that reached this coordinator; zero where
+	// none did, or where the agent is alive by another one's word.
+	LastSeen time.Time `json:"last_seen,omitzero"`
+	// SilentSince is since when it is known that reports are missing.
+	SilentSince time.Time `json:"silent_since,omitzero"`
+	// Addresses are the counts by overlay, and HostRoutes the host's own
+	// prefixes, of an agent that is alive.
+	Addresses  map[string]Addresses `json:"addresses,omitempty"`
+	HostRoutes []netip.Prefix       `json:"host_routes,omitempty"`
+}
+
+// Overlay is an overlay with how far it is in its life.
+type Overlay struct {
+	network.Overlay
+	// Deleting is true from a delete on until the last agent has given its
+	// subnets back; the overlay is disabled meanwhile.
+	Deleting bool `json:"deleting,omitempty"`
+	// Holders counts the agents that hold subnets of it.
+	Holders int `json:"holders"`
+}
+
+// DeleteAgentsRequest is the body of POST /overlay-master/agents/delete.
+type DeleteAgentsRequest struct {
+	Agents []string `json:"agents"`
+	// Force deletes agents that are alive, too.
+	Force bool `json:"force,omitempty"`
+}
+
+// ImportResponse answers POST /v1/import.
+type ImportResponse struct {
+	// Imported counts the agents that were taken over; Unchanged those that
+	// were stored already with the same VTEP and subnets; Empty those that
+	// held nothing.
+	Imported  int `json:"imported"`
+	Unchanged int `json:"unchanged"`
+	Empty     int `json:"empty"`
 }
 
 // StatusRequest is the body of PUT /v1/agents/{ip}/status: the agent's word on
@@ -58,6 +115,9 @@ type AgentsResponse struct {
 type StatusRequest struct {
 	ID       string          `json:"id,omitempty"`
 	Overlays []OverlayStatus `json:"overlays"`
+	// HostRoutes are the prefixes that the host routes by itself, apart from
+	// the overlays' and from default routes: no overlay may be made over them.
+	HostRoutes []netip.Prefix `json:"host_routes,omitempty"`
 }
 
 // OverlayStatus is one overlay's part of a StatusRequest.
@@ -99,15 +159,19 @@ const (
 	EventPing EventType = "ping"
 )
 
-// Event is one line of GET /v1/agents?watch=true&since=R. Since R the
+// Event is one line of GET /v1/agents?watch=true&since=R&epoch=E. Since R the
 // revision of the last event read, the stream goes on after it; without it, or
-// where R is too old to go on from, it begins with EventSnapshot.
+// where R is too old to go on from, or E is not the epoch of now, it begins
+// with EventSnapshot.
 type Event struct {
-	Type     EventType        `json:"type"`
-	Revision int64            `json:"revision"`
-	Network  *network.Network `json:"network,omitempty"`
-	Agent    *lease.Agent     `json:"agent,omitempty"`
-	IP       netip.Addr       `json:"ip,omitzero"`
+	Type     EventType `json:"type"`
+	Revision int64     `json:"revision"`
+	// Epoch, in EventSnapshot and EventSynced, names the store that revisions
+	// are of: another one means that etcd began anew.
+	Epoch   string           `json:"epoch,omitempty"`
+	Network *network.Network `json:"network,omitempty"`
+	Agent   *lease.Agent     `json:"agent,omitempty"`
+	IP      netip.Addr       `json:"ip,omitzero"`
 }
 
 // Code classifies an Error for programs.

@@ -1,0 +1,70 @@
+package registry
+
+import (
+	"context"
+	"math"
+	"time"
+)
+
+const (
+	// pulseInterval is how often etcd is asked how far it is.
+	pulseInterval = 2 * time.Second
+	// pulseTimeout is how long etcd and the index may take for that.
+	pulseTimeout = 2 * time.Second
+)
+
+// freshness is how well the index is known to be in step with etcd. A watch
+// does not tell: one on a connection that hangs is as silent as one on an etcd
+// where nothing happens.
+type freshness struct {
+	// at is the latest time of which the index is known to have everything.
+	at time.Time
+	// ok is false when the last question was not answered.
+	ok bool
+	// etcdRev is etcd's revision by its last answer.
+	etcdRev int64
+}
+
+// feelPulse keeps r.fresh until ctx ends.
+func (r *Registry) feelPulse(ctx context.Context) {
+	ticker := time.NewTicker(pulseInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		asked := r.opts.Now()
+		call, cancel := context.WithTimeout(ctx, pulseTimeout)
+		rev, err := r.revision(call)
+		answered := err == nil
+		if answered {
+			err = r.waitRevision(call, rev)
+		}
+		cancel()
+		r.mu.Lock()
+		if answered {
+			r.fresh.etcdRev = rev
+		}
+		if r.fresh.ok = err == nil; r.fresh.ok {
+			r.fresh.at = asked
+		}
+		r.mu.Unlock()
+	}
+}
+
+// Age tells whether the index is known to be in step with etcd and, if not,
+// for how many seconds it has not been: one at least.
+func (r *Registry) Age() (seconds int64, stale bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.age()
+}
+
+func (r *Registry) age() (seconds int64, stale bool) {
+	if r.following && r.fresh.ok {
+		return 0, false
+	}
+	return max(1, int64(math.Ceil(r.opts.Now().Sub(r.fresh.at).Seconds()))), true
+}

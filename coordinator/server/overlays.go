@@ -1,0 +1,102 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+func (s *Server) getOverlays(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := bounded(r)
+	defer cancel()
+	all, err := s.registry.Overlays(ctx)
+	if err != nil {
+		return err
+	}
+	s.write(w, http.StatusOK, all)
+	return nil
+}
+
+func (s *Server) getOverlay(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := bounded(r)
+	defer cancel()
+	o, err := s.registry.Overlay(ctx, r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	s.write(w, http.StatusOK, o)
+	return nil
+}
+
+// putOverlay answers 201 where the overlay was not there, else 200, with the
+// overlay as it is now.
+func (s *Server) putOverlay(w http.ResponseWriter, r *http.Request) error {
+	var o network.Overlay
+	if err := read(r, &o); err != nil {
+		return err
+	}
+	name := r.PathValue("name")
+	if o.Name != "" && o.Name != name {
+		return fail(api.CodeInvalid, "the body is of overlay %q, and the path of %q: an overlay's name can't change", o.Name, name)
+	}
+	o.Name = name
+	ctx, cancel := bounded(r)
+	defer cancel()
+	created, err := s.registry.PutOverlay(ctx, o)
+	if err != nil {
+		return err
+	}
+	s.log.Info("overlay written", "overlay", name, "created", created, "enabled", o.IsEnabled(), "caller", r.RemoteAddr)
+	now, err := s.registry.Overlay(ctx, name)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	s.write(w, status, now)
+	return nil
+}
+
+// deleteOverlay answers 204 when the overlay is gone, and 202 with it as long
+// as agents hold of it.
+func (s *Server) deleteOverlay(w http.ResponseWriter, r *http.Request) error {
+	force, err := flag(r, "force")
+	if err != nil {
+		return err
+	}
+	name := r.PathValue("name")
+	ctx, cancel := patient(r)
+	defer cancel()
+	gone, err := s.registry.DeleteOverlay(ctx, name, force)
+	if err != nil {
+		return err
+	}
+	s.log.Info("overlay deleted", "overlay", name, "force", force, "gone", gone, "caller", r.RemoteAddr)
+	if gone {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	o, err := s.registry.Overlay(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.write(w, http.StatusAccepted, o)
+	return nil
+}
+
+// flag reads a parameter of r's query that is true or false.
+func flag(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fail(api.CodeInvalid, "%s is %q: it must be true or false", name, text)
+	}
+	return v, nil
+}
