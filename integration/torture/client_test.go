@@ -89,6 +89,8 @@ type client struct {
 	cluster *cluster
 	n       int
 	rng     *rand.Rand
+	// targets are the coordinators that it asks.
+	targets []int
 	http    map[netip.Addr]*http.Client
 	// at is the agent's present address, held what it last heard it holds.
 	at   netip.Addr
@@ -96,7 +98,10 @@ type client struct {
 }
 
 func newClient(c *cluster, n int, seed uint64) *client {
-	cl := &client{cluster: c, n: n, rng: rand.New(rand.NewPCG(seed, uint64(n)+2)), http: map[netip.Addr]*http.Client{}}
+	cl := &client{
+		cluster: c, n: n, rng: rand.New(rand.NewPCG(seed, uint64(n)+2)),
+		targets: []int{0, 1, 2}, http: map[netip.Addr]*http.Client{},
+	}
 	for _, ip := range agentIPs(n) {
 		cl.http[ip] = httpFrom(c, ip)
 	}
@@ -126,13 +131,15 @@ func httpFrom(c *cluster, ip netip.Addr) *http.Client {
 	}}
 }
 
+func (c *client) close() {
+	for _, h := range c.http {
+		h.CloseIdleConnections()
+	}
+}
+
 // run asks for one thing after the other until ctx ends.
 func (c *client) run(ctx context.Context, rec *recorder) {
-	defer func() {
-		for _, h := range c.http {
-			h.CloseIdleConnections()
-		}
-	}()
+	defer c.close()
 	for ctx.Err() == nil {
 		ops := c.next()
 		c.ask(ops)
@@ -192,7 +199,7 @@ func (c *client) ask(ops []op) {
 		}
 		in = map[string]any{"agents": ips}
 	}
-	target := c.cluster.hosts[c.rng.IntN(nodes)].CoordinatorURL() + strings.Replace(path, "{ip}", first.ip.String(), 1)
+	target := c.cluster.hosts[c.targets[c.rng.IntN(len(c.targets))]].CoordinatorURL() + strings.Replace(path, "{ip}", first.ip.String(), 1)
 	// The coordinators take up to 4 s to say that etcd does not answer; most
 	// clients have heard or given up before.
 	patience := 300*time.Millisecond + time.Duration(c.rng.IntN(700))*time.Millisecond

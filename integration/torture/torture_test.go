@@ -48,7 +48,7 @@ func TestTorture(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		for _, p := range r.problems {
+		for _, p := range r.problems[:min(20, len(r.problems))] {
 			t.Error(p)
 		}
 		t.Logf("reader %d: %v", i, r.counts)
