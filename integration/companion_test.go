@@ -106,14 +106,19 @@ func TestCompanionServesMesosAndTools(t *testing.T) {
 	}
 }
 
-// TestDeletedAgentComesBack: an operator deletes an agent that is alive, as
-// DC/OS's call allows, and the companion claims anew.
+// TestDeletedAgentComesBack: an operator deletes an agent that is alive, which
+// takes force, and the companion claims anew.
 func TestDeletedAgentComesBack(t *testing.T) {
 	s := newScene(t)
 	ctx := t.Context()
 	check(t, s.Up(ctx))
 	before := must[masterstate.State](t)(s.State(ctx))
-	code, body, err := s.Master.HTTP(ctx, http.MethodPost, s.Master.CoordinatorURL()+"/overlay-master/agents/delete", []byte(`{"agents":["172.17.0.4"]}`))
+	url := s.Master.CoordinatorURL() + "/overlay-master/agents/delete"
+	code, body, err := s.Master.HTTP(ctx, http.MethodPost, url, []byte(`{"agents":["172.17.0.4"]}`))
+	if err != nil || code != http.StatusConflict || !strings.Contains(string(body), "these agents are alive: 172.17.0.4") {
+		t.Fatalf("delete without force answers %d %s, %v", code, body, err)
+	}
+	code, body, err = s.Master.HTTP(ctx, http.MethodPost, url, []byte(`{"agents":["172.17.0.4"],"force":true}`))
 	if err != nil || code != http.StatusOK {
 		t.Fatalf("delete answers %d %s, %v", code, body, err)
 	}

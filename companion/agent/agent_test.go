@@ -120,7 +120,7 @@ func (w *world) tell() {
 // stream hands on what the test sends.
 type stream chan api.Event
 
-func (s stream) Watch(ctx context.Context, _ int64, handle func(api.Event) error) error {
+func (s stream) Watch(ctx context.Context, _ int64, _ string, handle func(api.Event) error) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -26,7 +26,7 @@ const (
 
 // Stream is the coordinator's; *apiclient.Client has it.
 type Stream interface {
-	Watch(ctx context.Context, since int64, handle func(api.Event) error) error
+	Watch(ctx context.Context, since int64, epoch string, handle func(api.Event) error) error
 }
 
 // View is all that is known at one revision. Its maps and slices are the
@@ -62,7 +62,9 @@ type Follower struct {
 	revision  int64
 	// resume is the revision up to which every event was seen: several may
 	// have one revision, and the stream may break between them.
-	resume  int64
+	resume int64
+	// epoch names the store that resume is a revision of.
+	epoch   string
 	network network.Network
 	agents  map[netip.Addr]lease.Agent
 	// next is the snapshot that is being read; nil when none is.
@@ -121,12 +123,12 @@ func (f *Follower) follow(ctx context.Context, open func() (Stream, error)) erro
 		return err
 	}
 	f.mu.Lock()
-	since := f.resume
+	since, epoch := f.resume, f.epoch
 	if !f.synced {
 		since = 0
 	}
 	f.mu.Unlock()
-	return stream.Watch(ctx, since, f.apply)
+	return stream.Watch(ctx, since, epoch, f.apply)
 }
 
 func (f *Follower) disconnect() {
@@ -181,7 +183,7 @@ func (f *Follower) apply(e api.Event) error {
 	f.resume = max(f.resume, e.Revision-1)
 	if e.Type == api.EventSynced {
 		// After a snapshot of another cluster's etcd revisions start anew.
-		f.revision, f.resume = e.Revision, e.Revision
+		f.revision, f.resume, f.epoch = e.Revision, e.Revision, e.Epoch
 	}
 	if f.connected {
 		select {

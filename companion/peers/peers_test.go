@@ -78,10 +78,10 @@ func TestChangesFollow(t *testing.T) {
 	}
 }
 
-type fakeStream func(since int64, handle func(api.Event) error) error
+type fakeStream func(since int64, epoch string, handle func(api.Event) error) error
 
-func (s fakeStream) Watch(_ context.Context, since int64, handle func(api.Event) error) error {
-	return s(since, handle)
+func (s fakeStream) Watch(_ context.Context, since int64, epoch string, handle func(api.Event) error) error {
+	return s(since, epoch, handle)
 }
 
 func TestRunResumesWhereItWas(t *testing.T) {
@@ -89,14 +89,17 @@ func TestRunResumesWhereItWas(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var asked []int64
 	f.Run(ctx, func() (Stream, error) {
-		return fakeStream(func(since int64, handle func(api.Event) error) error {
+		return fakeStream(func(since int64, epoch string, handle func(api.Event) error) error {
 			asked = append(asked, since)
+			if want := map[bool]string{true: "", false: "e1"}[since == 0]; epoch != want {
+				t.Errorf("since %d asked for epoch %q, want %q", since, epoch, want)
+			}
 			if len(asked) == 3 {
 				cancel()
 				return context.Canceled
 			}
 			if since == 0 {
-				return errors.Join(handle(api.Event{Type: api.EventSnapshot, Revision: 5}), handle(api.Event{Type: api.EventSynced, Revision: 5}), errors.New("cut"))
+				return errors.Join(handle(api.Event{Type: api.EventSnapshot, Revision: 5}), handle(api.Event{Type: api.EventSynced, Revision: 5, Epoch: "e1"}), errors.New("cut"))
 			}
 			return errors.Join(handle(set(7, "10.0.0.1")), errors.New("cut"))
 		}), nil

@@ -128,6 +128,12 @@ func (c *Client) Release(ctx context.Context, ip netip.Addr) error {
 	return err
 }
 
+// ReleaseOverlay gives back what the agent at ip holds of one overlay. Nothing
+// held is success.
+func (c *Client) ReleaseOverlay(ctx context.Context, ip netip.Addr, overlay string) error {
+	return c.call(ctx, http.MethodDelete, fill(api.PathLease, ip)+"?"+url.Values{"overlay": {overlay}}.Encode(), nil, nil)
+}
+
 // Report tells the coordinator the agent's own word on its overlays.
 func (c *Client) Report(ctx context.Context, ip netip.Addr, req api.StatusRequest) error {
 	return c.call(ctx, http.MethodPut, fill(api.PathStatus, ip), req, nil)
@@ -140,16 +146,20 @@ func (c *Client) Agents(ctx context.Context) (api.AgentsResponse, error) {
 	return out, err
 }
 
-// Watch reads the stream of agents from after revision since, 0 for all of it,
-// and hands each event to handle until the stream ends, handle fails, or
-// nothing comes for StreamSilence. It always returns an error; the caller
-// resumes with the revision of the last event.
-func (c *Client) Watch(ctx context.Context, since int64, handle func(api.Event) error) error {
+// Watch reads the stream of agents from after revision since of the epoch, 0
+// for all of it, and hands each event to handle until the stream ends, handle
+// fails, or nothing comes for StreamSilence. It always returns an error; the
+// caller resumes with the revision of the last event, and the last epoch that
+// one told.
+func (c *Client) Watch(ctx context.Context, since int64, epoch string, handle func(api.Event) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	query := url.Values{"watch": {"true"}}
 	if since > 0 {
 		query.Set("since", strconv.FormatInt(since, 10))
+		if epoch != "" {
+			query.Set("epoch", epoch)
+		}
 	}
 	resp, err := c.send(ctx, http.MethodGet, api.PathAgents+"?"+query.Encode(), nil)
 	if err != nil {

@@ -104,6 +104,17 @@ func TestReleaseOfNothing(t *testing.T) {
 	}
 }
 
+func TestReleaseOverlay(t *testing.T) {
+	asked := ""
+	s := server(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = r.Method + " " + r.URL.String()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	if err := client(t, s).ReleaseOverlay(t.Context(), agentIP, "a&b"); err != nil || asked != "DELETE /v1/agents/172.17.0.4/lease?overlay=a%26b" {
+		t.Errorf("asked %q, got %v", asked, err)
+	}
+}
+
 func TestWatch(t *testing.T) {
 	var query string
 	stream := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -112,14 +123,14 @@ func TestWatch(t *testing.T) {
 		fmt.Fprintln(w, `{"type":"synced","revision":8}`)
 	})
 	var types []api.EventType
-	err := client(t, stream).Watch(t.Context(), 7, func(e api.Event) error {
+	err := client(t, stream).Watch(t.Context(), 7, "e1", func(e api.Event) error {
 		types = append(types, e.Type)
 		return nil
 	})
 	if err == nil || !strings.Contains(err.Error(), "ended") {
 		t.Errorf("the end of the stream is %v", err)
 	}
-	if query != "since=7&watch=true" || len(types) != 2 || types[1] != api.EventSynced {
+	if query != "epoch=e1&since=7&watch=true" || len(types) != 2 || types[1] != api.EventSynced {
 		t.Errorf("asked %q, got %v", query, types)
 	}
 }
@@ -137,7 +148,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	defer close(release)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	err := client(t, stream).Watch(ctx, 0, func(api.Event) error { cancel(); return nil })
+	err := client(t, stream).Watch(ctx, 0, "", func(api.Event) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
