@@ -19,6 +19,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/companion/agent"
 	"github.com/dcos/dcos-overlay/companion/docker"
+	"github.com/dcos/dcos-overlay/companion/leaks"
 	"github.com/dcos/dcos-overlay/companion/peers"
 	"github.com/dcos/dcos-overlay/companion/status"
 	"github.com/dcos/dcos-overlay/companion/systemd"
@@ -30,7 +31,7 @@ import (
 
 type options struct {
 	agentConfig, listen, dockerHost, logFormat string
-	interval                                   time.Duration
+	interval, leakGrace                        time.Duration
 	logLevel                                   slog.Level
 	teardown, release                          bool
 }
@@ -50,6 +51,7 @@ func main() {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:64002", "where to serve this host's status")
 	f.StringVar(&o.dockerHost, "docker-host", "", "the Docker Engine (default $DOCKER_HOST, or unix:///var/run/docker.sock)")
 	f.DurationVar(&o.interval, "interval", 10*time.Second, "time between two comparisons when nothing happens, and between two heartbeats")
+	f.DurationVar(&o.leakGrace, "leak-grace", leaks.DefaultGrace, "how long a container must have been gone without DEL before its address is freed")
 	f.BoolVar(&o.teardown, "teardown", false, "remove all that is ours from this host, and exit; the lease stays")
 	f.BoolVar(&o.release, "release", false, "with --teardown: give the lease back, too")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -70,6 +72,9 @@ func run(ctx context.Context, o options) error {
 	}
 	if o.interval < time.Second {
 		return fmt.Errorf("--interval %s is too short: give a second or more", o.interval)
+	}
+	if o.leakGrace <= 0 {
+		return fmt.Errorf("--leak-grace %s is no time: give a second or more", o.leakGrace)
 	}
 	if o.release && !o.teardown {
 		return errors.New("--release goes with --teardown: a host that goes on needs its lease")
@@ -114,7 +119,8 @@ func serve(ctx context.Context, o options, h *host.Host, engine *docker.Engine, 
 	if h.Conf.Network.DockerBridge {
 		a.Events = engine.Events(ctx)
 	}
-	server := &http.Server{Handler: status.Handler(a, 6*o.interval+time.Minute), ReadHeaderTimeout: 5 * time.Second}
+	cleaner := leaks.New(leaks.Options{Dir: h.Conf.DataDir(), Grace: o.leakGrace, Log: log})
+	server := &http.Server{Handler: status.Handler(a, cleaner, 6*o.interval+time.Minute), ReadHeaderTimeout: 5 * time.Second}
 	for _, f := range []func(){
 		func() { changes.Run(ctx) },
 		func() {
@@ -127,6 +133,7 @@ func serve(ctx context.Context, o options, h *host.Host, engine *docker.Engine, 
 			})
 		},
 		func() { a.Run(ctx) },
+		func() { cleaner.Run(ctx, o.interval) },
 	} {
 		group.Go(func() error { f(); return nil })
 	}

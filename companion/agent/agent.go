@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,6 +92,8 @@ type Status struct {
 	// WantsDocker says that this host has Docker networks, DockerUp that the
 	// Engine answers.
 	WantsDocker, DockerUp bool
+	// Warnings may be trouble on this host, and are no error.
+	Warnings []string
 	// Crowded are the address families whose neighbour table may be too small
 	// for the peers.
 	Crowded []string
@@ -175,7 +178,7 @@ func (a *Agent) pass(ctx context.Context) Pass {
 		Repairs: len(done.Repairs), Peers: max(len(view.Agents)-1, 0),
 		Revision: view.Revision, Connected: view.Connected,
 	}
-	a.finish(&view, last, done.Repairs)
+	a.finish(&view, last, &done)
 	return last
 }
 
@@ -246,8 +249,8 @@ func (a *Agent) publish(held *agentstate.Held, states []api.OverlayStatus) {
 }
 
 // finish logs what the pass did and found, and counts it.
-func (a *Agent) finish(view *peers.View, last Pass, repairs []host.Repair) {
-	for _, r := range repairs {
+func (a *Agent) finish(view *peers.View, last Pass, done *host.Outcome) {
+	for _, r := range done.Repairs {
 		a.Log.Info("repaired", "what", r.What, "kind", r.Kind)
 	}
 	crowded := a.crowded(last.Peers)
@@ -263,7 +266,7 @@ func (a *Agent) finish(view *peers.View, last Pass, repairs []host.Repair) {
 	if a.status.Repairs == nil {
 		a.status.Repairs = map[host.Kind]int64{}
 	}
-	for _, r := range repairs {
+	for _, r := range done.Repairs {
 		a.status.Repairs[r.Kind]++
 	}
 	if view.Connected {
@@ -272,4 +275,10 @@ func (a *Agent) finish(view *peers.View, last Pass, repairs []host.Repair) {
 	a.status.Passes++
 	a.status.Last = last
 	a.status.Crowded = crowded
+	for _, w := range done.Warnings {
+		if !slices.Contains(a.status.Warnings, w) {
+			a.Log.Warn("this host may be in trouble", "what", w)
+		}
+	}
+	a.status.Warnings = done.Warnings
 }

@@ -12,7 +12,10 @@ import (
 )
 
 // metrics tells of the host as of the last pass.
-type metrics struct{ agent Agent }
+type metrics struct {
+	agent   Agent
+	cleaner Cleaner
+}
 
 // Describe sends nothing: the collector makes its metrics as it goes, for the
 // overlays come and go.
@@ -65,6 +68,8 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		s.gauge(truth(slices.Contains(status.Crowded, family)), "neighbour_table_small",
 			"1 when gc_thresh3 is less than the number of peers.", "family", family)
 	}
+	s.gauge(float64(len(status.Warnings)), "warnings", "Things that may be trouble on this host, and are no error; /healthz names them.")
+	s.gauge(float64(m.cleaner.Unknown()), "reservations_unknown", "Reservations whose container is not on record: they are never freed without a DEL.")
 	for _, o := range status.Overlays {
 		s.overlay(o)
 	}

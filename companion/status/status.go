@@ -22,8 +22,12 @@ type Agent interface {
 	Status() agent.Status
 }
 
-// Handler serves a. A last pass older than stale means that the loop hangs.
-func Handler(a Agent, stale time.Duration) http.Handler {
+// Cleaner frees leaked addresses; *leaks.Cleaner is one.
+type Cleaner interface{ Unknown() int }
+
+// Handler serves a, and what c says. A last pass older than stale means that
+// the loop hangs.
+func Handler(a Agent, c Cleaner, stale time.Duration) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /overlay-agent/overlay", func(w http.ResponseWriter, r *http.Request) {
 		entry, ok := a.Entry()
@@ -47,7 +51,7 @@ func Handler(a Agent, stale time.Duration) http.Handler {
 		}
 	})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics{a},
+	registry.MustRegister(metrics{a, c},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -82,6 +86,7 @@ func notes(s agent.Status) []string {
 	default:
 		out = append(out, fmt.Sprintf("the coordinator's stream is away since about %s; what is set up stays", s.SyncedAt.Format(time.RFC3339)))
 	}
+	out = append(out, s.Warnings...)
 	if len(s.Crowded) > 0 {
 		out = append(out, fmt.Sprintf("the neighbour table (%s) may be too small for %d peers: raise gc_thresh3", strings.Join(s.Crowded, ", "), s.Last.Peers))
 	}

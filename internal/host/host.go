@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -209,8 +210,13 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 		return vtepErr
 	}
 	for _, o := range self.Overlays {
-		if err := done.Note(KindDevice)(k.EnsureBridge(ctx, dataplane.MesosBridgeOf(o, done.MTU))); err != nil {
+		bridge := dataplane.MesosBridgeOf(o, done.MTU)
+		_, lookErr := net.InterfaceByName(bridge.Name)
+		if err := done.Note(KindDevice)(k.EnsureBridge(ctx, bridge)); err != nil {
 			done.fail(o.Name, err)
+		} else if lookErr != nil && h.Dir.Ready(o.Name) {
+			done.Repairs = append(done.Repairs, Repair{KindDevice, bridge.Name +
+				": somebody had deleted it; containers that were on it have lost their network and must be restarted"})
 		}
 	}
 	return vtepErr
