@@ -194,9 +194,6 @@ func agentIPs(n int) [2]netip.Addr {
 	}
 }
 
-// agentOf is the inverse of agentIPs.
-func agentOf(ip netip.Addr) int { return int(ip.As4()[3]) - 1 }
-
 // ready waits until every coordinator is.
 func (c *cluster) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
