@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 )
 
@@ -22,6 +23,9 @@ type fakeHost struct {
 	// cookies counts namespaces; inodes are few, so that they are reused.
 	cookies uint64
 
+	// mapped are the containers that ports lead to.
+	mapped map[string]bool
+
 	searches atomic.Int64
 	// blind makes every look fail that bears the name.
 	blind map[string]bool
@@ -30,7 +34,7 @@ type fakeHost struct {
 }
 
 func newFakeHost() *fakeHost {
-	return &fakeHost{handles: map[string]sandbox.ID{}, living: map[uint64]uint64{}, veths: map[string]bool{}, blind: map[string]bool{}}
+	return &fakeHost{handles: map[string]sandbox.ID{}, living: map[uint64]uint64{}, veths: map[string]bool{}, blind: map[string]bool{}, mapped: map[string]bool{}}
 }
 
 var errBlind = errors.New("can't look")
@@ -90,6 +94,17 @@ func (h *fakeHost) HasDevice(name string) (bool, error) {
 	return h.veths[name], nil
 }
 
+func (h *fakeHost) UnmapPorts(_ context.Context, e ipam.Entry) error {
+	if e.Home.PortMapper == "" {
+		return nil
+	}
+	if h.blind["unmap"] {
+		return errBlind
+	}
+	delete(h.mapped, e.Owner.ContainerID)
+	return nil
+}
+
 // String is the host as text, for failures.
 func (h *fakeHost) String() string {
 	var lines []string
@@ -98,6 +113,9 @@ func (h *fakeHost) String() string {
 	}
 	for cookie := range h.living {
 		lines = append(lines, fmt.Sprintf("process in namespace %d", cookie))
+	}
+	for id := range h.mapped {
+		lines = append(lines, "ports to "+id)
 	}
 	for name := range h.veths {
 		lines = append(lines, "veth "+name)

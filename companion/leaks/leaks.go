@@ -41,6 +41,9 @@ type System interface {
 	Search(ctx context.Context, ids []sandbox.ID) (map[sandbox.ID]bool, error)
 	// HasDevice tells whether the host has a network device of that name.
 	HasDevice(name string) (bool, error)
+	// UnmapPorts removes the ways from the host's ports to the container, or
+	// to whoever has its address next; without any it succeeds.
+	UnmapPorts(ctx context.Context, e ipam.Entry) error
 }
 
 // Options of a Cleaner.
@@ -135,7 +138,7 @@ func (c *Cleaner) Sweep(ctx context.Context) (freed []string, err error) {
 
 	now := c.opts.Now()
 	seen := make(map[ipam.Entry]time.Time, len(dead))
-	due := map[string][]ipam.Entry{}
+	due := map[batch][]ipam.Entry{}
 	for _, e := range dead {
 		first, ok := c.dead[e]
 		if !ok {
@@ -144,13 +147,12 @@ func (c *Cleaner) Sweep(ctx context.Context) (freed []string, err error) {
 		seen[e] = first
 		// At the first sight no time has passed.
 		if now.Sub(first) >= c.opts.Grace {
-			due[e.Overlay] = append(due[e.Overlay], e)
+			due[batchOf(e)] = append(due[batchOf(e)], e)
 		}
 	}
 	c.dead = seen
-	for overlay, entries := range due {
-		pool := ipam.Pool{Dir: c.opts.Dir, Overlay: overlay}
-		removed, removeErr := pool.Remove(ctx, entries, c.stillDead)
+	for b, entries := range due {
+		removed, removeErr := c.remove(ctx, b, entries)
 		err = errors.Join(err, removeErr)
 		for _, e := range removed {
 			freed = append(freed, c.freed(e, now.Sub(seen[e]))...)
@@ -162,6 +164,41 @@ func (c *Cleaner) Sweep(ctx context.Context) (freed []string, err error) {
 		return freed, fmt.Errorf("sweep for leaked addresses: %w", err)
 	}
 	return freed, nil
+}
+
+// batch is what is removed under one lock: all of an overlay, but each owner
+// with port mappings on its own, for to unmap them runs a program.
+type batch struct {
+	overlay string
+	owner   ipam.Owner
+}
+
+func batchOf(e ipam.Entry) batch {
+	b := batch{overlay: e.Overlay}
+	if e.Home.PortMapper != "" {
+		b.owner = e.Owner
+	}
+	return b
+}
+
+// remove takes a last look, with the store locked, so that nobody can be
+// attached under the same name, and removes what still is dead. The whole
+// search is not made again: nobody comes back to a namespace that nobody had.
+func (c *Cleaner) remove(ctx context.Context, b batch, entries []ipam.Entry) ([]ipam.Entry, error) {
+	var unmapErr error
+	pool := ipam.Pool{Dir: c.opts.Dir, Overlay: b.overlay}
+	removed, err := pool.Remove(ctx, entries, func(e ipam.Entry) bool {
+		gone, err := c.goneByName(e)
+		if err != nil || !gone {
+			return false
+		}
+		if err := c.opts.System.UnmapPorts(ctx, e); err != nil {
+			unmapErr = fmt.Errorf("%s: %w: it stays reserved, for the host's ports may still lead to it", e, err)
+			return false
+		}
+		return true
+	})
+	return removed, errors.Join(err, unmapErr)
 }
 
 // freed logs what was removed, and says so if it was an address.
@@ -258,11 +295,4 @@ func (c *Cleaner) goneByName(e ipam.Entry) (bool, error) {
 	}
 	has, err := c.opts.System.HasDevice(e.Home.HostIf)
 	return err == nil && !has, err
-}
-
-// stillDead is the last look, with the store locked. The whole search is not
-// made again: nobody can come back to a namespace that nobody had.
-func (c *Cleaner) stillDead(e ipam.Entry) bool {
-	gone, err := c.goneByName(e)
-	return err == nil && gone
 }

@@ -325,6 +325,31 @@ func TestRecordWithoutReservation(t *testing.T) {
 	}
 }
 
+// TestPortsAreUnmappedFirst: the next holder of the address would get what
+// comes in by the ports of the last.
+func TestPortsAreUnmappedFirst(t *testing.T) {
+	s := newStage(t.TempDir())
+	for _, id := range []string{"a", "b"} {
+		home := &ipam.Home{Netns: s.unshare(path(id)), PortMapper: "/opt/cni/bin/portmap"}
+		s.mapped[id] = true
+		if _, err := s.pool.Reserve(t.Context(), ownerOf(id), home, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.vanish("a")
+	s.blind["unmap"] = true
+	s.sweep(t)
+	s.now = s.now.Add(DefaultGrace)
+	freed, err := s.cleaner.Sweep(t.Context())
+	if freed != nil || !errors.Is(err, errBlind) || s.held(t, "a") != 2 {
+		t.Errorf("freed %q with ports that can't be unmapped: %v", freed, err)
+	}
+	clear(s.blind)
+	if freed := s.sweep(t); len(freed) != 2 || s.mapped["a"] || !s.mapped["b"] {
+		t.Errorf("freed %q:\n%s", freed, s.fakeHost)
+	}
+}
+
 // TestRun uses the real clock: the address goes, and the trouble is told once.
 func TestRun(t *testing.T) {
 	s := newTestStage(t, true)

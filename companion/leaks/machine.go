@@ -10,11 +10,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
+	"github.com/dcos/dcos-overlay/internal/portmap"
 )
 
 // Machine is the host that this process runs on, as /proc shows it. The
@@ -35,6 +38,31 @@ func (Machine) HasDevice(name string) (bool, error) {
 		return false, fmt.Errorf("look for device %s: %w", name, err)
 	}
 	return true, nil
+}
+
+// unmapTimeout bounds the run of one port mapper; ADDs wait meanwhile.
+const unmapTimeout = 5 * time.Second
+
+// UnmapPorts runs the program that mapped ports of the host to the container,
+// if there is one on record.
+func (Machine) UnmapPorts(ctx context.Context, e ipam.Entry) error {
+	// The rules went with the boot that they were made in.
+	if e.Home.PortMapper == "" || !e.Home.Netns.OfThisBoot() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, unmapTimeout, fmt.Errorf("not done within %s", unmapTimeout))
+	defer cancel()
+	m := portmap.Mapping{
+		Program:     e.Home.PortMapper,
+		CNIPath:     filepath.Dir(e.Home.PortMapper),
+		Network:     e.Home.Network,
+		ContainerID: e.Owner.ContainerID,
+		IfName:      e.Owner.IfName,
+	}
+	if m.Network == "" {
+		m.Network = e.Overlay
+	}
+	return m.Remove(ctx)
 }
 
 // Search goes through every thread, every open file and, once for each mount

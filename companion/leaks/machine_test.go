@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 )
 
@@ -259,6 +261,43 @@ func TestHasDevice(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestUnmapPorts has a program in portmap's place that says how it was called.
+func TestUnmapPorts(t *testing.T) {
+	dir := t.TempDir()
+	program, called := filepath.Join(dir, "portmap"), filepath.Join(dir, "called")
+	script := "#!/bin/sh\necho $CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME >" + called + "\ncat >>" + called + "\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e := ipam.Entry{Overlay: "dcos", Owner: ipam.Owner{ContainerID: "c", IfName: "eth0"}}
+	if err := (Machine{}).UnmapPorts(t.Context(), e); err != nil {
+		t.Errorf("without port mappings: %v", err)
+	}
+	for network, want := range map[string]string{"": "dcos", "front": "front"} {
+		e.Home.PortMapper, e.Home.Network = program, network
+		if err := (Machine{}).UnmapPorts(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(called)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"DEL c eth0\n", `"name":"` + want + `"`, `"portMappings":[{`} {
+			if !strings.Contains(string(data), part) {
+				t.Errorf("%q is not in %q", part, data)
+			}
+		}
+	}
+	e.Home.PortMapper = filepath.Join(dir, "absent")
+	if err := (Machine{}).UnmapPorts(t.Context(), e); err == nil {
+		t.Error("a program that is not there unmaps ports")
+	}
+	e.Home.Netns.Boot = "another"
+	if err := (Machine{}).UnmapPorts(t.Context(), e); err != nil {
+		t.Errorf("rules of another boot: %v", err)
+	}
 }
 
 func BenchmarkSearch(b *testing.B) {
