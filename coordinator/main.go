@@ -27,6 +27,8 @@ import (
 const (
 	// startTimeout bounds how long etcd may take to start and to answer.
 	startTimeout = time.Minute
+	// startRetry is the pause before etcd is asked again.
+	startRetry = 500 * time.Millisecond
 	// importTimeout bounds an import: 65,536 agents take some 10 seconds.
 	importTimeout = 5 * time.Minute
 	exitRuntime   = 1
@@ -117,19 +119,33 @@ func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
 	return out, nil
 }
 
-// seed sees to it that etcd holds a network, want if it held none.
+// seed sees to it that etcd holds a network, want if it held none. A cluster
+// without a leader fails a call at once, and has one a moment later.
 func seed(ctx context.Context, reg *registry.Registry, want *network.Network, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	for {
+		differences, err := seedOnce(ctx, reg, want)
+		if err == nil || errors.Is(err, registry.ErrNotConfigured) || ctx.Err() != nil {
+			for _, d := range differences {
+				log.Warn("the configuration differs from what is stored, which counts", "difference", d)
+			}
+			return err
+		}
+		log.Warn("etcd does not serve yet; trying again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(startRetry):
+		}
+	}
+}
+
+func seedOnce(ctx context.Context, reg *registry.Registry, want *network.Network) (differences []string, err error) {
 	if want == nil {
 		_, err := reg.Stored(ctx)
-		return err
+		return nil, err
 	}
-	differences, err := reg.Seed(ctx, *want)
-	for _, d := range differences {
-		log.Warn("the configuration differs from what is stored, which counts", "difference", d)
-	}
-	return err
+	return reg.Seed(ctx, *want)
 }
 
 // takeOver imports what a file holds, if there is one and it was not imported
