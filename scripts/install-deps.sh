@@ -31,6 +31,7 @@ want sysctl procps
 want nsenter util-linux
 want mount mount
 want hostname hostname
+want strace strace
 want modprobe kmod
 # The race detector is built with cgo.
 want gcc gcc

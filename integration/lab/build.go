@@ -30,7 +30,11 @@ var tools = []string{
 	"github.com/containernetworking/plugins/plugins/ipam/static",
 	"github.com/containernetworking/plugins/plugins/main/bridge",
 	"github.com/containernetworking/plugins/plugins/main/loopback",
+	"github.com/containernetworking/plugins/plugins/main/macvlan",
+	"github.com/containernetworking/plugins/plugins/main/ptp",
+	"github.com/containernetworking/plugins/plugins/meta/firewall",
 	"github.com/containernetworking/plugins/plugins/meta/portmap",
+	"github.com/containernetworking/plugins/plugins/meta/tuning",
 }
 
 // Build builds all that a lab runs into dir: the project's programs, probe,

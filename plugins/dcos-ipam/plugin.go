@@ -11,7 +11,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/cniconf"
@@ -106,10 +105,7 @@ func leased(ctx context.Context, conf *cniconf.Conf, h *host.Host) (ipam.Pool, e
 }
 
 func result(conf *cniconf.Conf, addrs []ipam.Address) (types.Result, error) {
-	r := cniresult.New(conf.DNS, addrs, conf.Routes)
-	// As the specification has it, an IPAM plugin tells of no interfaces.
-	r.Interfaces = []*current.Interface{}
-	return r.GetAsVersion(conf.CNIVersion)
+	return cniresult.New(conf.DNS, addrs, conf.Routes).GetAsVersion(conf.CNIVersion)
 }
 
 // home is where the container lives, or nil. What a main plugin calls a
