@@ -125,6 +125,13 @@ func (h *leakHost) signal(ctx context.Context, c *lab.Container, signal string) 
 	return err
 }
 
+// portRules counts what leads from ports of the host to containers.
+func (h *leakHost) portRules(t *testing.T) int {
+	t.Helper()
+	out := must[string](t)(h.Run(t.Context(), "sh", "-c", `iptables-save -t nat | grep -e '-j DNAT' || true`))
+	return strings.Count(out, "\n")
+}
+
 // TestLeakedAddressesAreFreed: 200 containers vanish without DEL, 50 live on
 // in ways that make them look dead, in namespaces whose numbers are those of
 // the dead.
@@ -143,7 +150,12 @@ func TestLeakedAddressesAreFreed(t *testing.T) {
 	h.attach(t, plainCNI, goneBridge)
 	tasks := make([]*lab.Container, len(goneTask))
 	start := func(ctx context.Context, id string) (err error) {
-		tasks[slices.Index(goneTask, id)], err = h.MesosContainer(ctx, lab.MesosTask{ID: id, Conf: []byte(dcos)})
+		i := slices.Index(goneTask, id)
+		task := lab.MesosTask{ID: id, Conf: []byte(dcos)}
+		if i < 3 {
+			task.NetworkInfo = map[string]any{"port_mappings": []any{map[string]any{"host_port": 31000 + i, "container_port": 80}}}
+		}
+		tasks[i], err = h.MesosContainer(ctx, task)
 		return err
 	}
 	// The first makes the mount below which all have their handles.
@@ -151,6 +163,9 @@ func TestLeakedAddressesAreFreed(t *testing.T) {
 	each(t, goneTask[1:], start)
 	if all := must[map[netip.Addr]string](t)(h.reserved(ctx)); len(all) != 200 {
 		t.Fatalf("%d addresses are reserved, not 200", len(all))
+	}
+	if n := h.portRules(t); n < 3 {
+		t.Errorf("%d rules map the ports of 3 containers", n)
 	}
 	step("200 containers have addresses")
 	h.vanish(t, slices.Concat(gone, goneBridge))
@@ -172,6 +187,10 @@ func TestLeakedAddressesAreFreed(t *testing.T) {
 		return err
 	}))
 	step("200 addresses are freed")
+
+	if n := h.portRules(t); n != 0 {
+		t.Errorf("%d rules map ports to addresses that are freed", n)
+	}
 
 	// One more that vanishes shows that two more sweeps, a grace period
 	// apart, left the living alone.
