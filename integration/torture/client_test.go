@@ -197,7 +197,8 @@ func (c *client) ask(ops []op) {
 		for _, o := range ops {
 			ips = append(ips, o.ip.String())
 		}
-		in = map[string]any{"agents": ips}
+		// Without force an agent that has just reported is not deleted.
+		in = api.DeleteAgentsRequest{Agents: ips, Force: c.rng.IntN(2) == 0}
 	}
 	target := c.cluster.hosts[c.targets[c.rng.IntN(len(c.targets))]].CoordinatorURL() + strings.Replace(path, "{ip}", first.ip.String(), 1)
 	// The coordinators take up to 4 s to say that etcd does not answer; most
@@ -211,6 +212,10 @@ func (c *client) ask(ops []op) {
 	ret := time.Now()
 	for i := range ops {
 		ops[i].call, ops[i].ret, ops[i].outcome, ops[i].code = call, ret, result, code
+		if result == refused && len(ops) > 1 {
+			// One of two may have been deleted before the other was refused.
+			ops[i].outcome = unknown
+		}
 	}
 	if result == done && first.kind == opClaim {
 		first.record, first.revision = &answer.Agent, answer.Revision

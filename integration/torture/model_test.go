@@ -101,7 +101,9 @@ func stepClaim(p possession, o op) (possession, bool) {
 		for i := range p.slots {
 			missing = missing || o.needs(i) && !p.slots[i].held
 		}
-		return p, o.code == api.CodeExhausted && missing
+		// And nobody moves away with a lease while its old place is alive.
+		moves := p.at.IsValid() && p.at != o.ip
+		return p, o.code == api.CodeExhausted && missing || o.code == api.CodeConflict && moves
 	case unknown:
 		p.at = o.ip
 		for i := range p.slots {
@@ -353,6 +355,14 @@ func TestModels(t *testing.T) {
 			op{kind: opClaim, overlays: red, outcome: refused, code: api.CodeExhausted},
 			op{kind: opRead, record: record(1, 0)},
 		), true, true},
+		"a move that is refused": {story(
+			op{kind: opClaim, record: record(1, 0)},
+			op{kind: opClaim, ip: there, outcome: refused, code: api.CodeConflict},
+			op{kind: opRead, record: record(1, 0)},
+		), true, true},
+		"a conflict with nobody": {story(
+			op{kind: opClaim, ip: there, outcome: refused, code: api.CodeConflict},
+		), false, true},
 		"an agent that is told to claim again for no reason": {story(
 			op{kind: opClaim, record: record(1, 0)},
 			op{kind: opStatus, outcome: refused, code: api.CodeNotFound},

@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,8 +26,9 @@ type reader struct {
 	http *http.Client
 
 	mu sync.Mutex
-	// revision is that of the last event.
+	// revision is that of the last event, epoch the last that one named.
 	revision int64
+	epoch    string
 	agents   map[netip.Addr]lease.Agent
 	network  *network.Network
 	// counts are how often each event came.
@@ -49,7 +51,7 @@ func (r *reader) open(ctx context.Context, url string) (*http.Response, error) {
 	url += api.PathAgents + "?watch=true"
 	r.mu.Lock()
 	if r.revision > 0 {
-		url += "&since=" + strconv.FormatInt(r.revision, 10)
+		url += "&since=" + strconv.FormatInt(r.revision, 10) + "&epoch=" + r.epoch
 	}
 	r.mu.Unlock()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -99,6 +101,7 @@ func (r *reader) take(e api.Event) {
 	defer r.mu.Unlock()
 	r.counts[e.Type]++
 	r.revision = e.Revision
+	r.epoch = cmp.Or(e.Epoch, r.epoch)
 	switch e.Type {
 	case api.EventSnapshot:
 		clear(r.agents)

@@ -106,11 +106,11 @@ func (c *cluster) relisted() bool {
 }
 
 const (
-	// flood is more events than a coordinator keeps for slow readers (16384),
-	// and than the sockets in between can hold.
+	// flood is more events than a coordinator keeps for slow readers (16384).
 	flood = 20000
-	// longest is how long the text of an agent's state may be, in bytes.
-	longest = 1024
+	// textLength of the agents' states, in bytes, makes the flood more than
+	// the sockets in between can hold.
+	textLength = 400
 )
 
 // fallBehind stalls a reader while its coordinator hears of more than it
@@ -171,7 +171,7 @@ func write(ctx context.Context, client *clientv3.Client, agents []lease.Agent, t
 				changed := a.Clone()
 				for j := range changed.Overlays {
 					text := fmt.Sprintf("trouble %d ", i)
-					changed.Overlays[j].State = lease.State{Status: lease.StatusFailed, Error: text + strings.Repeat("x", longest-len(text))}
+					changed.Overlays[j].State = lease.State{Status: lease.StatusFailed, Error: text + strings.Repeat("x", textLength-len(text))}
 				}
 				b, err := json.Marshal(changed)
 				if err != nil {
