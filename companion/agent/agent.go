@@ -162,7 +162,7 @@ func (a *Agent) pass(ctx context.Context) Pass {
 		var states []api.OverlayStatus
 		states, overlaysErr = a.eachOverlay(ctx, held, err, &done)
 		a.publish(held, states)
-		a.reporter.tell(held.Agent.IP, api.StatusRequest{ID: held.Agent.ID, Overlays: states})
+		a.reporter.tell(held.Agent.IP, a.claim.answers, api.StatusRequest{ID: held.Agent.ID, Overlays: states})
 		a.Watch.SetUnderlay(done.Underlay.Index, held.Agent.IP)
 		overlaysErr = errors.Join(overlaysErr, a.retireDocker(ctx, &view, held, &done))
 	}

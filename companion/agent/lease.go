@@ -28,6 +28,8 @@ const (
 // claim is how far the coordinator has confirmed the lease.
 type claim struct {
 	done bool
+	// answers is how many there were since the start.
+	answers int
 	// failures in a row, and when to try again after the last.
 	failures int
 	next     time.Time
@@ -78,7 +80,7 @@ func (a *Agent) lease(ctx context.Context, view *peers.View) (*agentstate.Held, 
 		a.claim.next = time.Now().Add(pause(a.claim.failures, a.Interval))
 		return held, fmt.Errorf("claim for agent %s: %w", ip, err)
 	}
-	a.claim = claim{done: true}
+	a.claim = claim{done: true, answers: a.claim.answers + 1}
 	if held == nil || !sameGrant(held.Agent, fresh.Agent) {
 		a.Log.Info("lease", "agent", ip, "vtep", fresh.Agent.VTEP.IP, "overlays", len(fresh.Agent.Overlays), "revision", fresh.Revision)
 	}

@@ -28,6 +28,9 @@ type reporter struct {
 type report struct {
 	ip  netip.Addr
 	req api.StatusRequest
+	// claims is how many claims were answered: the record that a claim makes
+	// anew has no states yet.
+	claims int
 }
 
 func newReporter(a *Agent) *reporter {
@@ -35,12 +38,12 @@ func newReporter(a *Agent) *reporter {
 }
 
 // tell hands over how this host is. Only one goroutine may call it.
-func (r *reporter) tell(ip netip.Addr, req api.StatusRequest) {
+func (r *reporter) tell(ip netip.Addr, claims int, req api.StatusRequest) {
 	select {
 	case <-r.latest: // not sent, and old now
 	default:
 	}
-	r.latest <- report{ip, req}
+	r.latest <- report{ip, req, claims}
 }
 
 func (r *reporter) run(ctx context.Context) {
