@@ -511,3 +511,10 @@ func agentCount(t *testing.T, s *scene.Scene) (int, error) {
 	state, err := s.State(t.Context())
 	return len(state.Agents), err
 }
+
+// prevOf is an answer as the prevResult of a later call.
+func prevOf(t *testing.T, a answer) (prev any) {
+	t.Helper()
+	check(t, json.Unmarshal(a.stdout, &prev))
+	return prev
+}
