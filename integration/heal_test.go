@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/dcos/dcos-overlay/integration/lab"
@@ -314,12 +312,12 @@ func putForeign(t *testing.T, h *lab.Host) {
 	t.Helper()
 	must[string](t)(h.Run(t.Context(), "sh", "-ec", putForeignScript))
 	must[string](t)(h.Run(t.Context(), "sh", "-ec", putForeignRules))
-	inside(t, h, func() error {
+	check(t, h.Inside(func() error {
 		if err := netlink.IpsetCreate("other", "hash:ip", netlink.IpsetCreateOptions{}); err != nil {
 			return fmt.Errorf("make an ipset: %w", err)
 		}
 		return netlink.IpsetAdd("other", &netlink.IPSetEntry{IP: netip.MustParseAddr("10.77.0.3").AsSlice()})
-	})
+	}))
 }
 
 // foreign prints what is on a host and not ours: neither DCOS-OVERLAY's nor
@@ -338,7 +336,7 @@ func foreign(t *testing.T, h *lab.Host) string {
 			$save | sed 's/ \[[0-9:]*\]//' | grep -vE '^#|DCOS-OVERLAY|DOCKER|d-dcos|d0other'
 		done
 		docker network inspect other 2>&1 || true`))
-	inside(t, h, func() error {
+	check(t, h.Inside(func() error {
 		sets, err := netlink.IpsetListAll()
 		for _, s := range sets {
 			if !strings.HasPrefix(s.SetName, "DCOS-OVERLAY") {
@@ -346,27 +344,8 @@ func foreign(t *testing.T, h *lab.Host) string {
 			}
 		}
 		return err
-	})
+	}))
 	return out
-}
-
-// inside runs f in the host's network.
-func inside(t *testing.T, h *lab.Host, f func() error) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		// The thread stays locked, and ends with the goroutine.
-		runtime.LockOSThread()
-		ns, err := netns.GetFromPid(h.PID())
-		if err == nil {
-			defer ns.Close()
-			if err = netns.Set(ns); err == nil {
-				err = f()
-			}
-		}
-		done <- err
-	}()
-	check(t, <-done)
 }
 
 // run is a fault that a command makes.

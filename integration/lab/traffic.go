@@ -106,56 +106,61 @@ func (h *Host) DialFrom(ctx context.Context, source netip.Addr, network, address
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("dialling from host %s: %w", h.Name, err)
 	}
-	space, err := h.netspace()
-	if err != nil {
-		return nil, fmt.Errorf("dialling from host %s: %w", h.Name, err)
-	}
-	defer space.Close()
 	var dialer net.Dialer
 	if source.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
 	}
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result)
-	go func() {
+	var conn net.Conn
+	err := h.Inside(func() (err error) {
 		// A numeric address is dialled in this goroutine, so the socket is of
 		// this thread's network.
-		runtime.LockOSThread()
-		conn, err := dialIn(ctx, space, &dialer, network, address)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		return nil, fmt.Errorf("dialling from host %s: %w", h.Name, r.err)
-	}
-	return r.conn, nil
-}
-
-// dialIn dials in another network namespace. The goroutine must be locked to
-// its thread, which is unlocked if it is back in its own namespace; else the
-// thread ends with the goroutine. Just to leave it to that would not do: the
-// runtime keeps a process's first thread, and in that namespace.
-func dialIn(ctx context.Context, space netns.NsHandle, dialer *net.Dialer, network, address string) (net.Conn, error) {
-	own, err := netns.Get()
+		conn, err = dialer.DialContext(ctx, network, address)
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	defer own.Close()
-	if err := netns.Set(space); err != nil {
-		return nil, err
-	}
-	conn, err := dialer.DialContext(ctx, network, address)
-	if back := netns.Set(own); back != nil {
 		if conn != nil {
 			conn.Close()
 		}
-		return nil, errors.Join(err, fmt.Errorf("returning to the own network: %w", back))
+		return nil, fmt.Errorf("dialling from host %s: %w", h.Name, err)
+	}
+	return conn, nil
+}
+
+// Inside runs f in a thread of this process that is in the host's network for
+// as long; goroutines that f starts are not.
+func (h *Host) Inside(f func() error) error {
+	space, err := h.netspace()
+	if err != nil {
+		return err
+	}
+	defer space.Close()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- runIn(space, f)
+	}()
+	return <-done
+}
+
+// runIn runs f in another network namespace. The goroutine must be locked to
+// its thread, which is unlocked if it is back in its own namespace; else the
+// thread ends with the goroutine. Just to leave it to that would not do: the
+// runtime keeps a process's first thread, and in that namespace.
+func runIn(space netns.NsHandle, f func() error) error {
+	own, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := netns.Set(space); err != nil {
+		return err
+	}
+	err = f()
+	if back := netns.Set(own); back != nil {
+		return errors.Join(err, fmt.Errorf("returning to the own network: %w", back))
 	}
 	runtime.UnlockOSThread()
-	return conn, err
+	return err
 }
 
 // netspace is the host's network namespace, for the caller to close.
