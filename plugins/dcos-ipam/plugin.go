@@ -51,7 +51,7 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 	defer cancel()
 	conf, err := cniconf.Identify(args.StdinData)
 	if err != nil {
-		return err
+		return &unidentifiedError{err}
 	}
 	agent, err := agentconf.Load(conf.AgentConfig)
 	if err != nil {
@@ -60,6 +60,11 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 	}
 	return cnierror.Of(verb, conf.Overlay, do(ctx, conf, host.New(agent, p.log).Pools(conf.Overlay)))
 }
+
+// unidentifiedError says that a configuration names no overlay.
+type unidentifiedError struct{ error }
+
+func (e *unidentifiedError) Unwrap() error { return e.error }
 
 func deadline() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(context.Background(), verbTimeout, fmt.Errorf("not done within %s", verbTimeout))
@@ -131,8 +136,8 @@ func (p *plugin) del(args *skel.CmdArgs) error {
 		}
 		return errors.Join(errs...)
 	})
-	var coded *types.Error
-	if errors.As(err, &coded) && coded.Code == types.ErrInvalidNetworkConfig {
+	var unknown *unidentifiedError
+	if errors.As(err, &unknown) {
 		// No ADD got past it.
 		p.log.Warn("there is nothing to DEL", "error", err)
 		return nil

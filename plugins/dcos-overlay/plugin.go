@@ -61,7 +61,7 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 	defer cancel()
 	conf, err := cniconf.Identify(args.StdinData)
 	if err != nil {
-		return err
+		return &unidentifiedError{err}
 	}
 	agent, err := agentconf.Load(conf.AgentConfig)
 	if err != nil {
@@ -71,6 +71,11 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 	}
 	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, host.New(agent, p.log), args}))
 }
+
+// unidentifiedError says that a configuration names no overlay.
+type unidentifiedError struct{ error }
+
+func (e *unidentifiedError) Unwrap() error { return e.error }
 
 func deadline() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(context.Background(), verbTimeout, fmt.Errorf("not done within %s", verbTimeout))
@@ -116,8 +121,8 @@ func (p *plugin) del(args *skel.CmdArgs) error {
 		defer links.Close()
 		return c.detach(ctx, links)
 	})
-	var coded *types.Error
-	if errors.As(err, &coded) && coded.Code == types.ErrInvalidNetworkConfig {
+	var unknown *unidentifiedError
+	if errors.As(err, &unknown) {
 		// No ADD got past it.
 		p.log.Warn("there is nothing to DEL", "error", err)
 		return nil
