@@ -26,7 +26,10 @@ import (
 	"github.com/dcos/dcos-overlay/internal/lease"
 )
 
-const masterJSON = "server/testdata/master.json"
+const (
+	masterJSON = "server/testdata/master.json"
+	stateJSON  = "server/testdata/overlay-master-state.json"
+)
 
 // build makes the binary.
 func build(t *testing.T) string {
@@ -256,6 +259,14 @@ func TestStartRefused(t *testing.T) {
 	if err := os.WriteFile(bad, []byte(`{"vtep_subnet": "44.128.0.0/20", "vtep_mac_oui": "x",`+"\n"+`"overlays": [{"name": "host", "subnet": "9.0.0.0/8", "prefix": 24}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	clashing := filepath.Join(t.TempDir(), "state.json")
+	state, err := os.ReadFile(stateJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(clashing, bytes.ReplaceAll(state, []byte("9.0.1.128"), []byte("9.0.1.138")), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name string
 		args []string
@@ -273,6 +284,12 @@ func TestStartRefused(t *testing.T) {
 		{"unknown flag", []string{"--colour"}, 2, []string{"unknown flag: --colour"}},
 		{"argument", []string{"start"}, 2, []string{`unexpected argument "start"`}},
 		{"log level", []string{"--log-level", "loud"}, 2, []string{`--log-level is "loud"`}},
+		{"reclaim", []string{"--reclaim-after", "30s"}, 2, []string{"--reclaim-after is 30s: it must be 0 for never, or not less than --alive-ttl (1m0s)"}},
+		{"no state", []string{"--import", masterJSON}, 2, []string{"--import " + masterJSON + " is not a state of DC/OS's: it has no agents"}},
+		{"no such state", []string{"--import", bad + "x"}, 2, []string{"read --import: open "}},
+		{"a state that clashes", []string{"--data-dir", t.TempDir(), "--config", masterJSON, "--import", clashing, "--listen", "127.0.0.1:0"}, 2, []string{
+			"--import " + clashing + ": nothing is imported, for the state does not go with what is here:",
+			"agent 172.17.0.4: overlay dcos: docker_bridge has 9.0.1.138/25, and would have 9.0.1.128/25 here"}},
 		{"quarantine", []string{"--quarantine", "-1s"}, 2, []string{"--quarantine must be positive"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -289,5 +306,43 @@ func TestStartRefused(t *testing.T) {
 	}
 	if err := p.end(syscall.SIGTERM); err != nil {
 		t.Errorf("SIGTERM: %v\n%s", err, &p.log)
+	}
+}
+
+// TestImportAtStart: the flag takes over DC/OS's leases once; afterwards it
+// does no harm.
+func TestImportAtStart(t *testing.T) {
+	binary, data := build(t), t.TempDir()
+	local := netip.MustParseAddr("127.0.0.4")
+	state, err := os.ReadFile(stateJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "state.json")
+	if err := os.WriteFile(file, bytes.ReplaceAll(state, []byte("172.17.0.4"), []byte(local.String())), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{ip: local}
+	for round, want := range []string{"9.0.1.0/24", "9.0.1.0/24", "9.0.3.0/24"} {
+		p := start(t, binary, "--data-dir", data, "--config", masterJSON, "--import", file)
+		c := a.client(t, p.base)
+		if err := a.claim(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.acked.Overlays[0].Subnets[0].String(); got != want {
+			t.Errorf("round %d: the agent has %s, want %s", round, got, want)
+		}
+		if round == 1 {
+			if err := a.release(t.Context(), c); err != nil {
+				t.Error(err)
+			}
+		}
+		c.Close()
+		if err := p.end(syscall.SIGTERM); err != nil {
+			t.Fatalf("SIGTERM: %v\n%s", err, &p.log)
+		}
+		if imported := strings.Contains(p.log.String(), "state imported"); imported != (round == 0) {
+			t.Errorf("round %d: imported is %v:\n%s", round, imported, &p.log)
+		}
 	}
 }

@@ -69,6 +69,30 @@ func TestLowestFirst(t *testing.T) {
 	}
 }
 
+func TestUsage(t *testing.T) {
+	p := subnets("9.0.0.0/22", 24)
+	check := func(want Usage) {
+		t.Helper()
+		if got := p.Usage(at(20), quarantine); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	check(Usage{Free: 4})
+	p.Use(netip.MustParsePrefix("9.0.0.0/24"))
+	release(p, "9.0.1.0/24", at(10)) // has rested
+	release(p, "9.0.2.0/24", at(11))
+	release(p, "9.0.3.0/26", at(11)) // of another cut
+	check(Usage{Leased: 1, Resting: 1, Free: 2})
+	p.CutInto(netip.Prefix{}, 0)
+	check(Usage{})
+	if got := hosts("44.128.0.0/29").Usage(at(0), quarantine); got != (Usage{Free: 6}) {
+		t.Errorf("hosts: %+v", got)
+	}
+	if got := subnets("fd00::/8", 125).Usage(at(0), quarantine); got.Free != 0x1p117 {
+		t.Errorf("a wide space: %+v", got)
+	}
+}
+
 func TestExhausted(t *testing.T) {
 	for _, test := range []struct {
 		name string

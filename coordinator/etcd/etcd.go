@@ -42,6 +42,9 @@ const (
 type Store struct {
 	Client *clientv3.Client
 
+	// endpoints are the cluster's members, if the etcd is not in this process.
+	endpoints []string
+
 	server *embed.Etcd
 	lock   *os.File
 }
@@ -99,11 +102,11 @@ func config(dir string) *embed.Config {
 	return c
 }
 
-// Watch waits until ctx ends, or until the etcd inside this process stops by
-// itself.
+// Watch looks after the client's choice of the cluster's members until ctx
+// ends, or waits until the etcd inside this process stops by itself.
 func (s *Store) Watch(ctx context.Context) error {
 	if s.server == nil {
-		<-ctx.Done()
+		attend(ctx, s.Client, s.endpoints)
 		return nil
 	}
 	select {
@@ -187,5 +190,5 @@ func Dial(endpoints []string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(endpoints, ","), err)
 	}
-	return &Store{Client: c}, nil
+	return &Store{Client: c, endpoints: endpoints}, nil
 }

@@ -75,7 +75,7 @@ func (a *adoption) entry(e masterstate.Agent) {
 		return
 	}
 	if stored := a.x.agents[ip]; stored != nil {
-		if sameHoldings(stored.Agent, agent) {
+		if holdsAll(stored.Agent, agent) {
 			a.result.Unchanged++
 		} else {
 			a.clash(ip, "it is stored already, and holds something else: delete it first, or leave it out")
@@ -218,15 +218,17 @@ func (a *adoption) free(ip netip.Addr, agent *lease.Agent) {
 	a.macs[agent.VTEP.MAC] = ip
 }
 
-// sameHoldings tells whether two records have the same VTEP and subnets.
-func sameHoldings(x, y *lease.Agent) bool {
-	sorted := func(a *lease.Agent) []string {
-		var keys []string
-		for _, u := range units(a) {
-			keys = append(keys, u.key)
-		}
-		slices.Sort(keys)
-		return keys
+// holdsAll tells whether stored holds all that wanted does; it may hold more,
+// which it has claimed since.
+func holdsAll(stored, wanted *lease.Agent) bool {
+	held := map[string]bool{}
+	for _, u := range units(stored) {
+		held[u.key] = true
 	}
-	return x.VTEP == y.VTEP && slices.Equal(sorted(x), sorted(y))
+	for _, u := range units(wanted) {
+		if !held[u.key] {
+			return false
+		}
+	}
+	return stored.VTEP.MAC == wanted.VTEP.MAC
 }

@@ -39,11 +39,19 @@ func (r *Registry) feelPulse(ctx context.Context) {
 		call, cancel := context.WithTimeout(ctx, pulseTimeout)
 		rev, err := r.revision(call)
 		answered := err == nil
+		r.mu.Lock()
+		before := r.idx.rev
+		r.mu.Unlock()
 		if answered {
 			err = r.waitRevision(call, rev)
 		}
 		cancel()
 		r.mu.Lock()
+		if answered && err != nil && r.idx.rev == before && r.unwatch != nil {
+			// Etcd answers, and the watch says nothing: it is at a member
+			// that hangs, which gRPC notices in 13 s only.
+			r.unwatch()
+		}
 		if answered {
 			r.fresh.etcdRev = rev
 		}

@@ -113,7 +113,7 @@ func (r *Registry) importSome(ctx context.Context, agents []*lease.Agent) (n int
 			a := agents[n]
 			n++
 			if stored := x.agents[a.IP]; stored != nil {
-				if sameHoldings(stored.Agent, a) {
+				if holdsAll(stored.Agent, a) {
 					continue
 				}
 				return nil, fail(api.CodeConflict, "agent %s has claimed something else meanwhile", a.IP)

@@ -86,6 +86,8 @@ type Registry struct {
 	// watching is the context of the present watch, which asking for its
 	// progress needs; nil when there is none.
 	watching context.Context
+	// unwatch breaks the present watch; nil when there is none.
+	unwatch  context.CancelFunc
 	watchers int
 	// seen is when each agent last reported to this coordinator.
 	seen map[netip.Addr]time.Time
@@ -196,6 +198,9 @@ func (r *Registry) follow(ctx context.Context) (loaded bool, err error) {
 	if err := r.replace(x, ctx); err != nil {
 		return false, err
 	}
+	r.mu.Lock()
+	r.unwatch = cancel
+	r.mu.Unlock()
 	defer r.stopFollowing()
 	for resp := range watch {
 		if err := resp.Err(); err != nil {
@@ -272,7 +277,7 @@ func (r *Registry) stopFollowing() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.following = false
-	r.watching = nil
+	r.watching, r.unwatch = nil, nil
 	r.notify()
 }
 

@@ -123,6 +123,37 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestEpoch: a revision of another etcd is not gone on from, though there is
+// such a revision here.
+func TestEpoch(t *testing.T) {
+	w := newWorld(t, sample, registry.Options{})
+	r := w.watch(w.Registry, 0)
+	opening := r.expect("snapshot")
+	synced := r.expect("network:3 synced")
+	if synced.Epoch == "" || synced.Epoch != opening.Epoch {
+		t.Errorf("the snapshot is of epoch %q, and synced of %q", opening.Epoch, synced.Epoch)
+	}
+	w.claim(1, "a")
+	resume := func(r *registry.Registry, epoch, want string) {
+		t.Helper()
+		s, err := r.Watch(t.Context(), synced.Revision, epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		got := (&reader{t: t, stream: s}).expect(want)
+		check(t, "epoch", got.Epoch, synced.Epoch)
+	}
+	resume(w.Registry, synced.Epoch, "set:172.17.0.1 synced")
+	resume(w.Registry, "", "set:172.17.0.1 synced")
+	resume(w.Registry, "another", "snapshot network:3 set:172.17.0.1 synced")
+
+	other := newWorld(t, sample, registry.Options{})
+	if e := other.watch(other.Registry, 0).next(); e.Epoch == synced.Epoch {
+		t.Errorf("two stores are of one epoch, %s", e.Epoch)
+	}
+}
+
 // TestPingCarriesTheRevision: what no event tells of moves a reader on all the
 // same, so that it can resume after a long silence.
 func TestPingCarriesTheRevision(t *testing.T) {

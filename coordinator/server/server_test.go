@@ -234,8 +234,8 @@ func TestRefused(t *testing.T) {
 			"overlay new.subnet: 9.1.0.0/16 overlaps overlay dcos.subnet (9.0.0.0/8)"},
 		{own, "DELETE", "/v1/overlays/nope", "", 404, api.CodeNotFound, `there is no overlay "nope": /v1/overlays lists them`},
 		{own, "DELETE", "/v1/overlays/dcos?force=yes", "", 400, api.CodeInvalid, `force is "yes": it must be true or false`},
-		{own, "POST", "/v1/import", "[]", 400, api.CodeInvalid, "the body is not a state of DC/OS's: json: cannot unmarshal array into Go value of type masterstate.document"},
-		{own, "POST", "/v1/import", "{}", 400, api.CodeInvalid, "the body is not a state of DC/OS's: it has neither agents nor network"},
+		{own, "POST", "/v1/import", "[]", 400, api.CodeInvalid, "the body is not a state of DC/OS's: json: cannot unmarshal array into Go value of type masterstate.State"},
+		{own, "POST", "/v1/import", "{}", 400, api.CodeInvalid, "the body is not a state of DC/OS's: it has no agents"},
 		{own, "POST", "/metrics", "", 405, api.CodeNotSupported, "POST is not supported on /metrics: only GET"},
 		{own, "GET", "/v1/overlays/nope", "", 404, api.CodeNotFound, `there is no overlay "nope": /v1/overlays lists them`},
 		{own, "GET", "/v1/agents/172.17.0.3", "", 404, api.CodeNotFound, "there is no agent 172.17.0.3"},
@@ -347,10 +347,14 @@ func FuzzBodies(f *testing.F) {
 	w := newWorld(f)
 	targets := []string{
 		"PUT /v1/agents/172.17.0.2/lease", "PUT /v1/agents/172.17.0.2/status", "POST /overlay-master/agents/delete",
+		"PUT /v1/overlays/x", "POST /v1/import",
 	}
 	for i := range targets {
 		for _, seed := range []string{`{"id": "a", "all_overlays": true}`, `{"agents": ["172.17.0.2"]}`,
-			`{"overlays": [{"name": "dcos", "state": {"status": "STATUS_OK"}, "addresses": {"mesos": null}}]}`, `null`, `[]`, `{"id": "a", "network_config": null}`} {
+			`{"overlays": [{"name": "dcos", "state": {"status": "STATUS_OK"}, "addresses": {"mesos": null}}]}`, `{"subnet": "10.1.0.0/16", "prefix": 24}`, `{"host_routes": ["10.1.0.0/16"]}`,
+			`{"agents": [{"ip": "10.0.0.1", "overlays": [{"info": {"name": "dcos"}, "subnet": "9.0.7.0/24", "docker_bridge": {},
+				"backend": {"vxlan": {"vtep_ip": "44.128.0.1/20", "vtep_mac": "70:b3:d5:80:00:01"}}}]}]}`,
+			`null`, `[]`, `{"id": "a", "network_config": null}`} {
 			f.Add(i, []byte(seed))
 		}
 	}

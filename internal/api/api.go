@@ -103,8 +103,7 @@ type DeleteAgentsRequest struct {
 // ImportResponse answers POST /v1/import.
 type ImportResponse struct {
 	// Imported counts the agents that were taken over; Unchanged those that
-	// were stored already with the same VTEP and subnets; Empty those that
-	// held nothing.
+	// hold all that already; Empty those that held nothing.
 	Imported  int `json:"imported"`
 	Unchanged int `json:"unchanged"`
 	Empty     int `json:"empty"`

@@ -104,28 +104,15 @@ func first(s lease.Side) netip.Prefix {
 	return s[0]
 }
 
-// document is a State in which it shows what is absent.
-type document struct {
-	Agents  *[]Agent         `json:"agents"`
-	Network *network.Network `json:"network"`
-}
-
 // Parse reads a state, which may have fields that are not known here: DC/OS's
-// versions differ. What has no agents and no network is not one.
+// versions differ. What has no list of agents is not one.
 func Parse(data []byte) (State, error) {
-	var d document
-	if err := json.Unmarshal(data, &d); err != nil {
+	var s State
+	if err := json.Unmarshal(data, &s); err != nil {
 		return State{}, err
 	}
-	if d.Agents == nil && d.Network == nil {
-		return State{}, errors.New("it has neither agents nor network")
-	}
-	var s State
-	if d.Agents != nil {
-		s.Agents = *d.Agents
-	}
-	if d.Network != nil {
-		s.Network = *d.Network
+	if s.Agents == nil {
+		return State{}, errors.New("it has no agents")
 	}
 	return s, nil
 }

@@ -28,7 +28,8 @@ func Whole(t testing.TB, client *clientv3.Client) map[netip.Addr]lease.Agent {
 	}
 	agents := map[netip.Addr]lease.Agent{}
 	owners := map[string]string{}
-	rest := map[string]bool{}
+	rest, overlays := map[string]bool{}, map[string]bool{}
+	known := map[string][]string{}
 	for _, kv := range resp.Kvs {
 		key := strings.TrimPrefix(string(kv.Key), prefix)
 		dir, name, _ := strings.Cut(key, "/")
@@ -46,6 +47,10 @@ func Whole(t testing.TB, client *clientv3.Client) map[netip.Addr]lease.Agent {
 			owners[key] = ip.String()
 		case "released":
 			rest[name] = true
+		case "alive", "silent":
+			known[name] = append(known[name], dir)
+		case "overlays":
+			overlays[name] = true
 		}
 	}
 	want := map[string]string{}
@@ -63,6 +68,18 @@ func Whole(t testing.TB, client *clientv3.Client) map[netip.Addr]lease.Agent {
 			t.Errorf("%s is in the record of %s, but its key says %q", key, ip, owners[key])
 		}
 	}
+	for _, a := range agents {
+		for _, o := range a.Overlays {
+			if !overlays[o.Name] {
+				t.Errorf("agent %s holds of overlay %s, which there is not", a.IP, o.Name)
+			}
+		}
+	}
+	for name, what := range known {
+		if ip, err := netip.ParseAddr(name); err != nil || agents[ip].IP != ip {
+			t.Errorf("%s is %s, and has no record", name, what)
+		}
+	}
 	for key, ip := range owners {
 		if _, ok := want[key]; !ok {
 			t.Errorf("key %s says %s, but no record has it", key, ip)
@@ -76,7 +93,10 @@ func Whole(t testing.TB, client *clientv3.Client) map[netip.Addr]lease.Agent {
 
 // held are the keys that a's record says are its own.
 func held(a lease.Agent) []string {
-	keys := []string{"ids/" + a.ID, "vteps/" + a.VTEP.IP.Addr().String()}
+	keys := []string{"vteps/" + a.VTEP.IP.Addr().String()}
+	if a.ID != "" { // an agent that was imported and has not claimed yet has none
+		keys = append(keys, "ids/"+a.ID)
+	}
 	if a.VTEP.IP6.IsValid() {
 		keys = append(keys, "vteps/"+a.VTEP.IP6.Addr().String())
 	}
