@@ -149,3 +149,27 @@ func TestDeletedAgentComesBack(t *testing.T) {
 		t.Errorf("seen as %s, %v", seen, err)
 	}
 }
+
+// TestHostWithoutSubnet: a host that takes no subnets still reaches containers.
+func TestHostWithoutSubnet(t *testing.T) {
+	s := newScene(t)
+	ctx := t.Context()
+	configure(t, s, s.B, nil)
+	b := must[*lab.Container](t)(s.B.MesosContainer(ctx, lab.MesosTask{ID: "b", Conf: scene.CNI("dcos")}))
+	must[*lab.Process](t)(b.Serve(ctx, scene.Port))
+	conf := must[[]byte](t)(s.AgentJSON(map[string]any{"network_config": map[string]any{"allocate_subnet": false}}))
+	s.Companions["a"] = must[*lab.Process](t)(s.A.StartCompanion(ctx, conf))
+	// Host b, without companion, hears of it with its next overlay.
+	must[*lab.Container](t)(s.B.MesosContainer(ctx, lab.MesosTask{ID: "b6", Conf: scene.CNI("dcos6")}))
+	check(t, lab.Until(ctx, "the way to host b", func(ctx context.Context) error {
+		out, err := s.A.Run(ctx, "ip", "route", "show", "proto", "44")
+		if err == nil && !strings.Contains(out, "9.0.0.0/24") {
+			err = fmt.Errorf("the routes are %q", out)
+		}
+		return err
+	}))
+	seen, err := s.A.Dial(ctx, serverOf(b))
+	if err != nil || seen.Addr().String() != "44.128.0.2" {
+		t.Errorf("host a is seen as %s, %v; want its VTEP address", seen, err)
+	}
+}

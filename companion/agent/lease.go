@@ -61,7 +61,9 @@ func (a *Agent) lease(ctx context.Context, view *peers.View) (*agentstate.Held, 
 			wanted = append(wanted, o.Name)
 		}
 	}
-	if !a.wantsAll() && len(wanted) == 0 {
+	// A host that takes no subnets takes a VTEP, and so reaches those of others;
+	// one that waits for its first container takes nothing before it comes.
+	if a.Host.Conf.Network.AllocateSubnet && !a.wantsAll() && len(wanted) == 0 {
 		return held, nil
 	}
 	if held != nil && held.Agent.IP == ip && a.claim.done && !a.missing(held, view) {

@@ -175,6 +175,8 @@ func (h *Host) MesosContainer(ctx context.Context, t MesosTask) (*Container, err
 	// that an unmount reaches the containers' copies of it.
 	_, err = h.Run(ctx, "sh", "-ec", `
 		mkdir -p "$1"
+		exec 9>"$1.lock"
+		flock 9
 		if ! mountpoint -q "$1"; then
 			mount --bind "$1" "$1"
 			mount --make-private "$1"
