@@ -143,9 +143,9 @@ func TestAttachments(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		valid, err := c.Attachments()
-		if err != nil || len(valid) != len(want) {
-			t.Errorf("%s: %v, %v", conf, valid, err)
+		valid, told, err := c.Attachments()
+		if err != nil || !told || len(valid) != len(want) {
+			t.Errorf("%s: %v, %v, %v", conf, valid, told, err)
 		}
 		for _, w := range want {
 			if !valid[w] {
@@ -153,14 +153,18 @@ func TestAttachments(t *testing.T) {
 			}
 		}
 	}
-	for _, conf := range []string{`{"name":"dcos"}`, `{"name":"dcos","cni.dev/attachments":7}`} {
-		c, err := Identify([]byte(conf))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if valid, err := c.Attachments(); err == nil {
-			t.Errorf("%s: %v", conf, valid)
-		}
+	c, err := Identify([]byte(`{"name":"dcos"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if valid, told, err := c.Attachments(); told || err != nil {
+		t.Errorf("without list: %v, %v, %v", valid, told, err)
+	}
+	if c, err = Identify([]byte(`{"name":"dcos","cni.dev/attachments":7}`)); err != nil {
+		t.Fatal(err)
+	}
+	if valid, _, err := c.Attachments(); err == nil {
+		t.Errorf("with a number for a list: %v", valid)
 	}
 }
 
@@ -181,7 +185,7 @@ func FuzzParse(f *testing.F) {
 			if found.Overlay == "" || strings.ContainsAny(found.Overlay+found.IPAMType, "/\x00") {
 				t.Errorf("overlay %q, IPAM %q got through", found.Overlay, found.IPAMType)
 			}
-			if _, err := found.Attachments(); err != nil && !errors.As(err, new(*types.Error)) {
+			if _, _, err := found.Attachments(); err != nil && !errors.As(err, new(*types.Error)) {
 				t.Errorf("an error without code: %v", err)
 			}
 		}

@@ -189,9 +189,13 @@ func (p *plugin) check(args *skel.CmdArgs) error {
 // not list. Those that dcos-overlay gave are its own to free, with the link.
 func (p *plugin) gc(args *skel.CmdArgs) error {
 	return p.clean("GC", args, func(ctx context.Context, conf *cniconf.Conf, pools []ipam.Pool) error {
-		valid, err := conf.Attachments()
+		valid, told, err := conf.Attachments()
 		if err != nil {
 			return err
+		}
+		if !told {
+			p.log.Warn("GC does nothing, for the runtime does not say which attachments are valid")
+			return nil
 		}
 		var errs []error
 		for _, pool := range pools {

@@ -15,9 +15,13 @@ import (
 // gc detaches all containers of the network that the runtime does not list.
 func (p *plugin) gc(args *skel.CmdArgs) error {
 	return p.clean("GC", args, func(ctx context.Context, c *call) error {
-		valid, err := c.conf.Attachments()
+		valid, told, err := c.conf.Attachments()
 		if err != nil {
 			return err
+		}
+		if !told {
+			c.log.Warn("GC does nothing, for the runtime does not say which attachments are valid")
+			return nil
 		}
 		links, err := attachment.Open()
 		if err != nil {
