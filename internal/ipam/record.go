@@ -231,8 +231,12 @@ func (s *store) remember(o Owner, home Home) error {
 	return err
 }
 
-// release removes the owner's reservations, then its record.
+// release removes the owner's reservations, then its record; and what a killed
+// process was writing, for which nobody else comes.
 func (s *store) release(o Owner) error {
+	if err := os.Remove(filepath.Join(s.dir, newName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove a half-written file: %w", err)
+	}
 	if err := s.ReleaseByID(o.ContainerID, o.IfName); err != nil {
 		return err
 	}

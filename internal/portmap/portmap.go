@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/dcos/dcos-overlay/internal/cniconf"
+	"github.com/dcos/dcos-overlay/internal/delegate"
 )
 
 // Name is the program's.
@@ -109,7 +110,7 @@ func (m Mapping) run(ctx context.Context, verb string, result *current.Result, p
 		IfName:      m.IfName,
 		Path:        m.CNIPath,
 	}
-	if err := invoke.ExecPluginWithoutResult(ctx, m.Program, stdin, args, nil); err != nil {
+	if err := invoke.ExecPluginWithoutResult(ctx, m.Program, stdin, args, &delegate.Exec{}); err != nil {
 		return fmt.Errorf("%s of port mappings %s by %s: %w", verb, list(m.Ports), m.Program, err)
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/cniconf"
 	"github.com/dcos/dcos-overlay/internal/cnierror"
 	"github.com/dcos/dcos-overlay/internal/cniresult"
+	"github.com/dcos/dcos-overlay/internal/delegate"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -71,7 +72,7 @@ func (c *call) foreignAdd(ctx context.Context, pool ipam.Pool, home *ipam.Home) 
 			err = errors.Join(err, c.foreignRun(undo, "DEL"), pool.Release(undo, c.owner()))
 		}
 	}()
-	raw, err := invoke.ExecPluginWithResult(ctx, path, conf, c.foreignArgs("ADD"), nil)
+	raw, err := invoke.ExecPluginWithResult(ctx, path, conf, c.foreignArgs("ADD"), &delegate.Exec{})
 	if err != nil {
 		return grant{}, cnierror.New(cnierror.CodeIPAM, fmt.Errorf("get an address from IPAM plugin %s: %w", c.conf.IPAMType, err))
 	}
@@ -169,7 +170,7 @@ func (c *call) foreignRun(ctx context.Context, verb string) error {
 	if err != nil {
 		return err
 	}
-	if err := invoke.ExecPluginWithoutResult(ctx, path, conf, c.foreignArgs(verb), nil); err != nil {
+	if err := invoke.ExecPluginWithoutResult(ctx, path, conf, c.foreignArgs(verb), &delegate.Exec{}); err != nil {
 		return cnierror.New(cnierror.CodeIPAM, fmt.Errorf("%s of IPAM plugin %s: %w", verb, c.conf.IPAMType, err))
 	}
 	return nil
