@@ -253,6 +253,8 @@ func TestRetire(t *testing.T) {
 	run(t, "ip link add dov1 type veth peer name inside")
 	run(t, "ip link set dov1 master m-dcos6")
 	w.passes("gone, but nobody has said so", "dcos:mrdc dcos6:mrdc")
+	check(t, w.Host.Dir.Save(&agentstate.Held{Agent: w.self, Network: w.net, Revision: 1}))
+	w.passes("gone by the lease on disk alone", "dcos:mrdc dcos6:mrdc")
 	disconnect := w.connect()
 	w.passes("gone and in use", "dcos:mrdc dcos6:mrd")
 	disconnect()

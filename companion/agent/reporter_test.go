@@ -47,8 +47,13 @@ func TestReporter(t *testing.T) {
 	}
 	want := func(id string) {
 		t.Helper()
-		if got := <-ids; got != id {
-			t.Errorf("the coordinator is told %q, want %q", got, id)
+		select {
+		case got := <-ids:
+			if got != id {
+				t.Errorf("the coordinator is told %q, want %q", got, id)
+			}
+		case <-time.After(30 * time.Second): // it hangs
+			t.Fatalf("the coordinator is not told %q", id)
 		}
 	}
 	tell(0, "one")

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
@@ -245,4 +246,30 @@ func FuzzAbout(f *testing.F) {
 			w.about(typ, b)
 		}
 	})
+}
+
+// TestUnknownNeighbour: somebody asks for an address that nobody has, which is
+// nothing to mend; that a neighbour goes is.
+func TestUnknownNeighbour(t *testing.T) {
+	w := New(slog.New(slog.DiscardHandler))
+	w.ours = map[uint32]string{7: "vtep1024"}
+	for _, tt := range []struct {
+		typ, state uint16
+		want       string
+	}{
+		{unix.RTM_NEWNEIGH, unix.NUD_INCOMPLETE, ""},
+		{unix.RTM_NEWNEIGH, unix.NUD_FAILED, ""},
+		{unix.RTM_NEWNEIGH, unix.NUD_NOARP, ""},
+		{unix.RTM_NEWNEIGH, unix.NUD_PERMANENT, "neighbour"},
+		{unix.RTM_NEWNEIGH, unix.NUD_STALE, "neighbour"},
+		{unix.RTM_DELNEIGH, unix.NUD_FAILED, "neighbour"},
+	} {
+		b := make([]byte, sizeofNeigh)
+		b[0] = unix.AF_INET
+		binary.NativeEndian.PutUint32(b[4:], 7)
+		binary.NativeEndian.PutUint16(b[8:], tt.state)
+		if got := w.about(tt.typ, b); got != tt.want {
+			t.Errorf("message %d with state %#x: %q, want %q", tt.typ, tt.state, got, tt.want)
+		}
+	}
 }
