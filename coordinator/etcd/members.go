@@ -20,8 +20,6 @@ const (
 )
 
 // attend keeps the client away from members that can't serve, until they can.
-// One that is down needs no such care: gRPC passes over what it can't connect
-// to.
 func attend(ctx context.Context, client *clientv3.Client, endpoints []string) {
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
@@ -42,8 +40,8 @@ func attend(ctx context.Context, client *clientv3.Client, endpoints []string) {
 	}
 }
 
-// serving are those of endpoints that are not known to hang or to be without a
-// leader.
+// serving are those of endpoints that answer in time and have a leader. An
+// answer that refuses to say is an answer.
 func serving(ctx context.Context, client *clientv3.Client, endpoints []string) []string {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -53,7 +51,7 @@ func serving(ctx context.Context, client *clientv3.Client, endpoints []string) [
 		wg.Go(func() {
 			status, err := client.Status(ctx, e)
 			if err != nil {
-				ok[i] = !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+				ok[i] = ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded)
 				return
 			}
 			ok[i] = status.Leader != 0

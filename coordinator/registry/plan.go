@@ -128,12 +128,25 @@ func units(a *lease.Agent) []unit {
 // from the index; if the plan no longer holds in etcd the index catches up and
 // the next attempt begins. It returns the plan that succeeded and the revision
 // at which it is true. what names the operation for errors.
+//
+// A refusal by draft is as good as the index, which may not have heard yet of
+// what another coordinator has acknowledged. So it counts only from an index
+// that has all that was there when the call came.
 func (r *Registry) change(ctx context.Context, what string, draft func(x *index) (*plan, error)) (*plan, int64, error) {
 	if err := r.waitSynced(ctx); err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", what, err)
 	}
+	current := false
 	for range maxAttempts {
 		p, err := r.prepare(ctx, draft)
+		var refusal *api.Error
+		if errors.As(err, &refusal) && !current {
+			if err := r.catchUp(ctx); err != nil {
+				return nil, 0, fmt.Errorf("%s: %w", what, err)
+			}
+			current = true
+			continue
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -154,6 +167,15 @@ func (r *Registry) change(ctx context.Context, what string, draft func(x *index)
 		}
 	}
 	return nil, 0, fail(api.CodeUnavailable, "%s: what it depends on changed %d times while it was tried: try again", what, maxAttempts)
+}
+
+// catchUp waits until the index has all that etcd has now.
+func (r *Registry) catchUp(ctx context.Context) error {
+	rev, err := r.revision(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return r.waitRevision(ctx, rev)
 }
 
 // prepare calls draft with the lock held. While it finds nothing left to lease

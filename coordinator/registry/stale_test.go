@@ -1,8 +1,11 @@
 package registry_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/registry/registrytest"
@@ -128,4 +131,30 @@ func TestStaleStatus(t *testing.T) {
 	a := registrytest.Whole(t, w.store.Client)[ip(1)]
 	check(t, "record", brief(a), "172.17.0.1 44.128.0.1/20 fd01:a::1/64 dcos[9.0.0.0/24] dcos6[fd01:b::/80]")
 	check(t, "state", a.Overlays[0].State.Status, lease.StatusOK)
+}
+
+// TestStaleRefusal: what another coordinator has acknowledged is not refused
+// by one that has not heard of it yet.
+func TestStaleRefusal(t *testing.T) {
+	w := newWorld(t, sample, registry.Options{})
+	victim, watcher := w.breakable()
+	w.claim(1, "a", "dcos")
+	w.until("the victim knows the agent", func() bool { return victim.Counts().Agents == 1 })
+	close(watcher.paused)
+	w.claim(1, "a", "dcos6")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	err := victim.Status(ctx, ip(1), report("dcos6", lease.StatusOK, "", 1))
+	if !errors.Is(err, registry.ErrUnavailable) {
+		t.Errorf("by what it believes it says %v, and should wait", err)
+	}
+	close(watcher.broken)
+	if err := victim.Status(t.Context(), ip(1), report("dcos6", lease.StatusOK, "", 1)); err != nil {
+		t.Error(err)
+	}
+	err = victim.Status(t.Context(), ip(1), report("nonsense", lease.StatusOK, "", 1))
+	var refusal *api.Error
+	if !errors.As(err, &refusal) || refusal.Code != api.CodeInvalid {
+		t.Errorf("got %v, want a refusal", err)
+	}
 }

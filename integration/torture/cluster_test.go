@@ -163,7 +163,7 @@ func (c *cluster) build(ctx context.Context, l *lab.Lab) (err error) {
 			"-name", h.Name, "-data-dir", "/var/lib/etcd", "-client-url", clientURL(h), "-peer-url", peerURL(h),
 			"-initial-cluster", strings.Join(initial, ",")}}
 		c.coordinators[i] = &daemon{host: h, name: "coordinator", args: []string{filepath.Join(chosen.bin, "coordinator"),
-			"--config", configPath, "--etcd", strings.Join(urls, ","), "--quarantine", quarantine.String(), "--alive-ttl", "1s"}}
+			"--config", configPath, "--etcd", strings.Join(urls, ","), "--quarantine", quarantine.String(), "--alive-ttl", "1s", "--log-level", "warn"}}
 		if err := errors.Join(c.members[i].start(ctx), c.coordinators[i].start(ctx)); err != nil {
 			return err
 		}

@@ -75,11 +75,11 @@ func TestTorture(t *testing.T) {
 	ops := append(rec.ops, reads(a)...)
 	summarize(t, ops)
 	began := time.Now()
-	for name, histories := range map[string]map[string]string{
+	for name, bad := range map[string]map[string]string{
 		"lease": judge(leaseModel(), leaseHistories(ops)),
 		"owner": judge(ownerModel(), ownerHistories(ops)),
 	} {
-		for which, what := range histories {
+		for which, what := range bad {
 			t.Errorf("the history of the %s of %s %s", name, which, what)
 		}
 	}
