@@ -234,7 +234,9 @@ func (a Attachment) insteadOf(inside *netlink.Handle, everywhere netip.Prefix) (
 	if everywhere.Addr().Is6() {
 		family = netlink.FAMILY_V6
 	}
-	routes, err := inside.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return inside.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list the container's routes to everywhere: %w", err)
 	}

@@ -75,7 +75,7 @@ func (l *Links) checkInside(e Expected) error {
 	if has := link.Attrs().HardwareAddr.String(); e.MAC != nil && has != e.MAC.String() {
 		errs = append(errs, fmt.Errorf("interface %s has MAC %s, not %s", e.IfName, has, e.MAC))
 	}
-	addrs, err := inside.AddrList(link, netlink.FAMILY_ALL)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return inside.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return errors.Join(append(errs, fmt.Errorf("list the addresses of %s: %w", e.IfName, err))...)
 	}
@@ -95,7 +95,9 @@ func checkRoutes(inside *netlink.Handle, link netlink.Link, e Expected) error {
 	// Table 0 is all tables; a plugin for routing by source may have moved
 	// them.
 	filter := &netlink.Route{LinkIndex: link.Attrs().Index}
-	routes, err := inside.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return inside.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return fmt.Errorf("list the routes of %s: %w", e.IfName, err)
 	}
@@ -123,6 +125,22 @@ func prefix(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(addr.Unmap(), ones)
 }
 
+// dumpTries is how often a list is read that changed meanwhile. With dozens of
+// containers coming and going, one in some tens does.
+const dumpTries = 20
+
+// whole reads a list of the kernel's until nothing has changed it meanwhile:
+// from one with gaps nothing follows.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range dumpTries {
+		all, err = list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // On lists the host's ends of containers' links that are on a bridge; none
 // when there is no such bridge.
 func (l *Links) On(bridge string) ([]string, error) {
@@ -134,7 +152,7 @@ func (l *Links) On(bridge string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find bridge %s: %w", bridge, err)
 	}
-	all, err := l.handle.LinkList()
+	all, err := whole(l.handle.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list the devices on bridge %s: %w", bridge, err)
 	}
