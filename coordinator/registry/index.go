@@ -358,8 +358,10 @@ func (x *index) changes(old *index) []api.Event {
 	if x.configurationDiffers(old) {
 		events = append(events, api.Event{Type: api.EventNetwork})
 	}
-	for ip := range old.agents {
-		if x.agents[ip] == nil {
+	// All that anybody lost goes before all that somebody got: a subnet that
+	// went from one to the other is never at both.
+	for ip, a := range old.agents {
+		if now := x.agents[ip]; now == nil || lost(a.Agent, now.Agent) {
 			events = append(events, api.Event{Type: api.EventDelete, IP: ip})
 		}
 	}
@@ -369,6 +371,12 @@ func (x *index) changes(old *index) []api.Event {
 		}
 	}
 	return events
+}
+
+// lost tells whether before has something that now has not.
+func lost(before, now *lease.Agent) bool {
+	kept := units(now)
+	return slices.ContainsFunc(units(before), func(u unit) bool { return !slices.Contains(kept, u) })
 }
 
 func (x *index) configurationDiffers(old *index) bool {
