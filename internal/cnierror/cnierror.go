@@ -50,14 +50,15 @@ type coded struct {
 func (c *coded) Unwrap() error { return c.error }
 
 // Of is err, which is what went wrong in verb on the overlay, as the plugin
-// has to print it. It is nil for nil, and err itself where that is printable.
+// has to print it: on one line. It is nil for nil, and has err's words alone
+// where err is an error of the specification.
 func Of(verb, overlay string, err error) error {
 	if err == nil {
 		return nil
 	}
 	var printable *types.Error
 	if asIs, ok := err.(*types.Error); ok {
-		return asIs
+		return types.NewError(asIs.Code, oneLine(asIs.Msg), oneLine(asIs.Details))
 	}
 	details := ""
 	if errors.As(err, &printable) {

@@ -34,6 +34,7 @@ func TestOf(t *testing.T) {
 		{New(CodeChanged, errors.New("gone")), CodeChanged, "ADD: overlay dcos: gone"},
 		{New(CodeIPAM, fmt.Errorf("run static: %w", printable)), CodeIPAM, "run static: as it is"},
 		{printable, types.ErrInvalidNetNS, "as it is"},
+		{types.NewError(types.ErrInvalidNetworkConfig, "network a\nb", ""), types.ErrInvalidNetworkConfig, "network a; b"},
 		// What undoing it said is not lost for the code's sake.
 		{errors.Join(printable, errors.New("and not undone")), types.ErrInvalidNetNS, "and not undone"},
 	} {

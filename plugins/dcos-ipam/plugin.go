@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -35,11 +36,11 @@ func (p *plugin) run(verb string, args *skel.CmdArgs, do func(context.Context, *
 	defer cancel()
 	conf, err := cniconf.Parse(args.StdinData, args.Args)
 	if err != nil {
-		return err
+		return cnierror.Of(verb, "", err)
 	}
 	agent, err := agentconf.Load(conf.AgentConfig)
 	if err != nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("overlay %s: %v", conf.Overlay, err), "")
+		return cnierror.Of(verb, conf.Overlay, cnierror.New(types.ErrInvalidNetworkConfig, err))
 	}
 	return cnierror.Of(verb, conf.Overlay, do(ctx, conf, host.New(agent, p.log)))
 }
@@ -51,7 +52,7 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 	defer cancel()
 	conf, err := cniconf.Identify(args.StdinData)
 	if err != nil {
-		return &unidentifiedError{err}
+		return &unidentifiedError{cnierror.Of(verb, "", err)}
 	}
 	agent, err := agentconf.Load(conf.AgentConfig)
 	if err != nil {
@@ -76,6 +77,10 @@ func ownerOf(args *skel.CmdArgs) ipam.Owner {
 
 func (p *plugin) add(args *skel.CmdArgs) error {
 	return p.run("ADD", args, func(ctx context.Context, conf *cniconf.Conf, h *host.Host) error {
+		// The library says so only after the ADD.
+		if override := strings.ToLower(args.NetnsOverride); override != "1" && override != "true" && sandbox.IsOwn(args.Netns) {
+			return cnierror.New(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %s is the host's own network namespace", args.Netns))
+		}
 		pool, err := leased(ctx, conf, h)
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -18,6 +19,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/cnierror"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 	"github.com/dcos/dcos-overlay/internal/network"
 	"github.com/dcos/dcos-overlay/plugins/dcos-overlay/attachment"
 )
@@ -45,11 +47,11 @@ func (p *plugin) run(verb string, args *skel.CmdArgs, do func(context.Context, *
 	defer cancel()
 	conf, err := cniconf.Parse(args.StdinData, args.Args)
 	if err != nil {
-		return err
+		return cnierror.Of(verb, "", err)
 	}
 	agent, err := agentconf.Load(conf.AgentConfig)
 	if err != nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("overlay %s: %v", conf.Overlay, err), "")
+		return cnierror.Of(verb, conf.Overlay, cnierror.New(types.ErrInvalidNetworkConfig, err))
 	}
 	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, host.New(agent, p.log), args}))
 }
@@ -61,7 +63,7 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 	defer cancel()
 	conf, err := cniconf.Identify(args.StdinData)
 	if err != nil {
-		return &unidentifiedError{err}
+		return &unidentifiedError{cnierror.Of(verb, "", err)}
 	}
 	agent, err := agentconf.Load(conf.AgentConfig)
 	if err != nil {
@@ -95,17 +97,14 @@ func (c *call) networkOf(h ipam.Home) string {
 	return h.Network
 }
 
-// checkNetns refuses what is no network namespace, or is the host's own: a
-// container would take the host's network away.
+// checkNetns refuses what is not there, and the host's own namespace: the
+// library says so only after the ADD.
 func (c *call) checkNetns() error {
-	fi, err := os.Stat(c.args.Netns)
-	if err != nil {
-		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("overlay %s: CNI_NETNS: %v", c.conf.Overlay, err), "")
+	if _, err := os.Stat(c.args.Netns); err != nil {
+		return cnierror.New(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %w", err))
 	}
-	own, err := os.Stat("/proc/self/ns/net")
-	override := c.args.NetnsOverride == "1" || c.args.NetnsOverride == "true" || c.args.NetnsOverride == "TRUE"
-	if err == nil && os.SameFile(fi, own) && !override {
-		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("overlay %s: CNI_NETNS: %s is the host's own network namespace", c.conf.Overlay, c.args.Netns), "")
+	if override := strings.ToLower(c.args.NetnsOverride); override != "1" && override != "true" && sandbox.IsOwn(c.args.Netns) {
+		return cnierror.New(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %s is the host's own network namespace", c.args.Netns))
 	}
 	return nil
 }

@@ -57,6 +57,13 @@ func Identify(path string) (ID, error) {
 	return id, nil
 }
 
+// IsOwn tells whether path leads to this process's own network namespace.
+func IsOwn(path string) bool {
+	fi, err := os.Stat(path)
+	own, ownErr := os.Stat("/proc/self/ns/net")
+	return err == nil && ownErr == nil && os.SameFile(fi, own)
+}
+
 // Held tells whether there still is this namespace's handle at its path. An
 // error means that it can't be told.
 func (id ID) Held() (bool, error) {

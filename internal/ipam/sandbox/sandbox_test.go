@@ -140,3 +140,11 @@ func TestPathsOfNoNamespace(t *testing.T) {
 		t.Error("a handle that can't be opened counts as gone")
 	}
 }
+
+func TestIsOwn(t *testing.T) {
+	for path, want := range map[string]bool{"/proc/self/ns/net": true, "/proc/self/ns/mnt": false, "/nowhere": false, "/": false} {
+		if got := IsOwn(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
