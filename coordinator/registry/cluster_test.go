@@ -11,6 +11,7 @@ import (
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/registry/registrytest"
+	"github.com/dcos/dcos-overlay/internal/api"
 )
 
 // TestClusterOfOthers works over a connection, on an etcd with its usual
@@ -63,5 +64,15 @@ func TestClusterOfOthers(t *testing.T) {
 	b.watch(b.Registry, foreign.Header.Revision).expect("synced")
 	check(t, "move at the other", brief(b.claim(3, "a")), "172.17.0.3 44.128.0.1/20 fd01:a::1/64 dcos[9.0.0.0/24]")
 	a.release(2)
+
+	// These take more operations than such an etcd allows in one transaction.
+	many := bigState(t, 62)
+	many.Agents = many.Agents[2:] // the first two are somebody's here
+	b.imported(many, api.ImportResponse{Imported: 60})
+	check(t, "gone", a.remove("dcos", true), true)
+	if err := b.Delete(t.Context(), allOf(many), false); err != nil {
+		t.Error(err)
+	}
+	b.gone("dcos")
 	check(t, "agents", len(registrytest.Whole(t, a.store.Client)), 1)
 }

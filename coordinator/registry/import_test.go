@@ -86,6 +86,9 @@ func TestImportRefused(t *testing.T) {
 			"agent 172.17.0.4: fd01:b::/80 of overlay dcos6 is agent 172.17.0.2's",
 			"agent 172.17.0.4: vtep_mac 70:b3:d5:80:00:01 is agent 172.17.0.2's",
 			"agent 172.17.0.4: it is in the state twice"}},
+		{"another length of the VTEPs' range", []string{"44.128.0.2/20", "44.128.0.2/21", "fd01:a::3/64", "fd01:c::3/64"}, nil, []string{
+			"agent 172.17.0.4: vtep_ip 44.128.0.2/21 is not an address of the VTEPs' range here, 44.128.0.0/20",
+			"agent 172.17.0.3: vtep_ip6 fd01:c::3/64 is not an address of the VTEPs' range here, fd01:a::/64"}},
 		{"another overlay", []string{`"dcos6"`, `"other"`}, nil, []string{
 			`agent 172.17.0.2: there is no overlay "other" here: configure it first`,
 			`agent 172.17.0.4: there is no overlay "other" here: configure it first`,
@@ -169,6 +172,13 @@ func bigState(t testing.TB, n int) masterstate.State {
 		}}})
 	}
 	return s
+}
+
+func allOf(s masterstate.State) (ips []netip.Addr) {
+	for _, a := range s.Agents {
+		ips = append(ips, a.IP)
+	}
+	return ips
 }
 
 // TestImportOfMany takes several transactions, beside claims of some of them.

@@ -104,7 +104,9 @@ func TestAnotherEtcd(t *testing.T) {
 	if err := r.replace(load("two", 12), nil); err != nil {
 		t.Fatal(err)
 	}
-	if lines, err := s.Next(t.Context()); !errors.Is(err, ErrTooSlow) {
+	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if lines, err := s.Next(ctx); !errors.Is(err, ErrTooSlow) {
 		t.Errorf("of another etcd: %q, %v", lines, err)
 	}
 }

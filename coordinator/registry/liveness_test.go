@@ -175,3 +175,48 @@ func TestReclaim(t *testing.T) {
 		t.Errorf("left is %v", left)
 	}
 }
+
+// TestStaleSilence: a registry that has not heard that an agent is back neither
+// marks it as silent nor takes anything from it.
+func TestStaleSilence(t *testing.T) {
+	for _, marked := range []bool{false, true} {
+		w := newWorld(t, sample, registry.Options{})
+		victim, watcher := w.breakable()
+		w.claim(1, "a", "dcos")
+		since := w.clock.Now()
+		step := victim.MarkSilent
+		if marked {
+			if err := w.MarkSilent(t.Context(), ip(1), since); err != nil {
+				t.Fatal(err)
+			}
+			step = victim.Reclaim
+		}
+		w.until("the victim knows the agent", func() bool {
+			return victim.Counts().Agents == 1 && w.how(victim, 1).SilentSince.IsZero() != marked
+		})
+		close(watcher.paused)
+		w.report(1)
+		if err := watcher.afterFirstTry(func() error { return step(t.Context(), ip(1), since) }); err != nil {
+			t.Fatal(err)
+		}
+		check(t, "record", brief(registrytest.Whole(t, w.store.Client)[ip(1)]), "172.17.0.1 44.128.0.1/20 fd01:a::1/64 dcos[9.0.0.0/24]")
+		resp, err := w.store.Client.Get(t.Context(), "/dcos-overlay/v1/silent/172.17.0.1")
+		if err != nil || len(resp.Kvs) != 0 || !w.Alive(ip(1)) {
+			t.Errorf("marked before: %v; it is alive: %v, and the mark is %v, %v", marked, w.Alive(ip(1)), resp, err)
+		}
+	}
+}
+
+// TestClaimEndsSilence: a host without companion is heard of by its claims.
+func TestClaimEndsSilence(t *testing.T) {
+	w := newWorld(t, sample, registry.Options{})
+	w.claim(1, "a")
+	if err := w.MarkSilent(t.Context(), ip(1), w.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it is silent", func() bool { return !w.how(w.Registry, 1).SilentSince.IsZero() })
+	w.claim(1, "a")
+	if s := w.how(w.Registry, 1); !s.SilentSince.IsZero() {
+		t.Errorf("after a claim it is %+v", s)
+	}
+}

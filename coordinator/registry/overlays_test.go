@@ -117,6 +117,9 @@ func TestOverlayLife(t *testing.T) {
 		t.Errorf("differences %q, %v", differences, err)
 	}
 	w.put(web)
+	if resp, err := w.store.Client.Get(t.Context(), "/dcos-overlay/v1/deleted-overlays/web"); err != nil || len(resp.Kvs) != 0 {
+		t.Errorf("the overlay is there, and still noted as deleted: %v, %v", resp, err)
+	}
 	check(t, "what rests is not given out", brief(w.claim(4, "d", "web")), "172.17.0.4 44.128.0.4/20 fd01:a::4/64 web[10.20.0.192/26]")
 	if differences, err = w.Seed(t.Context(), parse(t, sample)); err != nil || len(differences) != 1 || differences[0] != "overlay web is stored and not in the configuration" {
 		t.Errorf("differences %q, %v", differences, err)

@@ -73,18 +73,18 @@ func (r *Registry) Delete(ctx context.Context, ips []netip.Addr, force bool) err
 }
 
 func (r *Registry) refuseAlive(ctx context.Context, ips []netip.Addr) error {
-	if err := r.waitSynced(ctx); err != nil {
-		return fmt.Errorf("delete agents: %w", err)
-	}
-	var alive []string
-	for _, ip := range ips {
-		if r.Alive(ip) {
-			alive = append(alive, ip.String())
+	_, _, err := r.change(ctx, "delete agents", func(x *index) (*plan, error) {
+		var alive []string
+		for _, ip := range ips {
+			if _, ok := x.alive[ip]; ok {
+				alive = append(alive, ip.String())
+			}
 		}
-	}
-	if len(alive) == 0 {
-		return nil
-	}
-	return fail(api.CodeConflict, "nothing is deleted, for these agents are alive: %s: stop their companions and wait %s, or delete with \"force\": true",
-		strings.Join(alive, ", "), r.opts.AliveTTL)
+		if len(alive) > 0 {
+			return nil, fail(api.CodeConflict, "nothing is deleted, for these agents are alive: %s: stop their companions and wait %s, or delete with \"force\": true",
+				strings.Join(alive, ", "), r.opts.AliveTTL)
+		}
+		return &plan{read: keyNetwork}, nil
+	})
+	return err
 }
