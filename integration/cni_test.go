@@ -19,7 +19,6 @@ import (
 
 	"github.com/dcos/dcos-overlay/integration/lab"
 	"github.com/dcos/dcos-overlay/integration/scene"
-	"github.com/dcos/dcos-overlay/internal/agentconf"
 )
 
 // manyOverlays has an overlay of each kind of addresses, and a second one of
@@ -461,56 +460,6 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestStatus says why an ADD would fail, and changes nothing.
-func TestStatus(t *testing.T) {
-	s := newCNIScene(t)
-	ctx := t.Context()
-	h := s.A
-	status := func(overlay string) cniCall { return cniCall{Verb: "STATUS", Conf: netConf(overlay, "1.1.0")} }
-	status("dcos").ok(t, h)
-	if left := traces(t, h); left != "" {
-		t.Errorf("STATUS has made:\n%s", left)
-	}
-	if agents := must[int](t)(agentCount(t, s)); agents != 0 {
-		t.Errorf("STATUS has claimed for %d agents", agents)
-	}
-	status("nope").fails(t, h, 50, "nope")
-	status("off").fails(t, h, 50, "disabled")
-	for _, plugin := range []string{"dcos-overlay", "dcos-ipam"} {
-		c := status("dcos")
-		c.Plugin = plugin
-		check(t, s.Coordinator.Kill())
-		c.fails(t, h, 50, "no lease", s.Master.CoordinatorURL())
-		s.Coordinator = must[*lab.Process](t)(s.Master.StartCoordinator(ctx, lab.CoordinatorOptions{}))
-		c.ok(t, h)
-	}
-
-	// tiny has 5 addresses for Mesos containers: half of 16, less three.
-	add := cniCall{Verb: "ADD", ID: "c", Conf: netConf("tiny", "1.1.0")}
-	for i := range 5 {
-		add.ID = fmt.Sprint("c", i)
-		add.Netns = newNetns(t, h, add.ID)
-		status("tiny").ok(t, h)
-		add.ok(t, h)
-	}
-	status("tiny").fails(t, h, 50, "10.66.0.0/29", "5 containers")
-	_, err := h.Run(ctx, "ip", "link", "del", "vtep1024")
-	check(t, err)
-	status("tiny").fails(t, h, 51, "5 containers")
-	// With a lease, and something to mend that an ADD mends, it is well.
-	check(t, s.Coordinator.Kill())
-	add.verb("DEL").ok(t, h)
-	status("tiny").ok(t, h)
-	configure(t, s, h, map[string]any{"network_config": map[string]any{"mesos_bridge": false}})
-	status("tiny").fails(t, h, 51, "mesos_bridge", agentconf.DefaultPath)
-}
-
-func agentCount(t *testing.T, s *scene.Scene) (int, error) {
-	t.Helper()
-	state, err := s.State(t.Context())
-	return len(state.Agents), err
 }
 
 // prevOf is an answer as the prevResult of a later call.

@@ -1,0 +1,93 @@
+package integration
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/dcos/dcos-overlay/integration/lab"
+	"github.com/dcos/dcos-overlay/integration/scene"
+	"github.com/dcos/dcos-overlay/internal/agentconf"
+)
+
+// TestStatus says why an ADD would fail, and changes nothing.
+func TestStatus(t *testing.T) {
+	s := newCNIScene(t)
+	ctx := t.Context()
+	h := s.A
+	status := func(overlay string) cniCall { return cniCall{Verb: "STATUS", Conf: netConf(overlay, "1.1.0")} }
+	status("dcos").ok(t, h)
+	if left := traces(t, h); left != "" {
+		t.Errorf("STATUS has made:\n%s", left)
+	}
+	if agents := must[int](t)(agentCount(t, s)); agents != 0 {
+		t.Errorf("STATUS has claimed for %d agents", agents)
+	}
+	status("nope").fails(t, h, 50, "nope")
+	status("off").fails(t, h, 50, "disabled")
+	for _, plugin := range []string{"dcos-overlay", "dcos-ipam"} {
+		c := status("dcos")
+		c.Plugin = plugin
+		check(t, s.Coordinator.Kill())
+		c.fails(t, h, 50, "no lease", s.Master.CoordinatorURL())
+		s.Coordinator = must[*lab.Process](t)(s.Master.StartCoordinator(ctx, lab.CoordinatorOptions{}))
+		c.ok(t, h)
+	}
+
+	// tiny has 5 addresses for Mesos containers: half of 16, less three.
+	add := cniCall{Verb: "ADD", ID: "c", Conf: netConf("tiny", "1.1.0")}
+	for i := range 5 {
+		add.ID = fmt.Sprint("c", i)
+		add.Netns = newNetns(t, h, add.ID)
+		status("tiny").ok(t, h)
+		add.ok(t, h)
+	}
+	status("tiny").fails(t, h, 50, "10.66.0.0/29", "5 containers")
+	_, err := h.Run(ctx, "ip", "link", "del", "vtep1024")
+	check(t, err)
+	status("tiny").fails(t, h, 51, "5 containers")
+	// With a lease, and something to mend that an ADD mends, it is well.
+	check(t, s.Coordinator.Kill())
+	add.verb("DEL").ok(t, h)
+	status("tiny").ok(t, h)
+	configure(t, s, h, map[string]any{"network_config": map[string]any{"mesos_bridge": false}})
+	status("tiny").fails(t, h, 51, "mesos_bridge", agentconf.DefaultPath)
+}
+
+func agentCount(t *testing.T, s *scene.Scene) (int, error) {
+	t.Helper()
+	state, err := s.State(t.Context())
+	return len(state.Agents), err
+}
+
+// TestCheckFindsEachPart takes the parts of an attachment away one by one.
+func TestCheckFindsEachPart(t *testing.T) {
+	s := newCNIScene(t)
+	h := s.A
+	for name, tt := range map[string]struct {
+		// breaks is a shell command; $1 is the container's namespace.
+		breaks string
+		says   []string
+	}{
+		"reservation": {`find /run/dcos -name '10.64.*' -exec rm {} +`, []string{"10.64.0.", "is not reserved"}},
+		"address":     {`ip -n "$1" addr flush dev eth0 scope global`, []string{"no address 10.64.0.", "no address fd01:d::"}},
+		"route":       {`ip -n "$1" -6 route del default`, []string{"no route to ::/0"}},
+		"MAC":         {`ip -n "$1" link set eth0 address 02:00:00:00:00:07`, []string{"has MAC 02:00:00:00:00:07"}},
+		"interface":   {`ip -n "$1" link del eth0`, []string{"find veth dov", "find interface eth0"}},
+		"bridge port": {`ip link set "$(ip -o link | grep -oE 'dov[0-9a-f]+')" nomaster`, []string{"not on bridge m-dual"}},
+		"down":        {`ip link set "$(ip -o link | grep -oE 'dov[0-9a-f]+')" down`, []string{"is not up"}},
+	} {
+		id := "c-" + name[:3]
+		c := cniCall{Verb: "ADD", ID: id, Netns: newNetns(t, h, id), Conf: netConf("dual", "1.0.0")}
+		c = c.with(map[string]any{"prevResult": prevOf(t, c.ok(t, h))})
+		c.verb("CHECK").ok(t, h)
+		_, err := h.Run(t.Context(), "sh", "-ec", tt.breaks, "sh", id)
+		check(t, err)
+		c.verb("CHECK").fails(t, h, 105, append(tt.says, id)...)
+		c.verb("DEL").ok(t, h)
+	}
+	c := cniCall{Verb: "CHECK", ID: "c", Netns: newNetns(t, h, "c"), Conf: netConf("dual", "1.0.0")}
+	c.fails(t, h, 7, "prevResult")
+	if left := nothingOf(t, h); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+}
