@@ -95,8 +95,16 @@ func relay(l net.Listener, address string) {
 				return
 			}
 			defer to.Close()
-			go func() { _, _ = io.Copy(to, from) }()
-			_, _ = io.Copy(from, to)
+			// Either end's leaving ends both: a member waits for connections
+			// that have said nothing yet when it closes.
+			ended := make(chan struct{}, 2)
+			for _, way := range [][2]net.Conn{{to, from}, {from, to}} {
+				go func() {
+					_, _ = io.Copy(way[0], way[1])
+					ended <- struct{}{}
+				}()
+			}
+			<-ended
 		}()
 	}
 }
