@@ -418,8 +418,17 @@ func (h *healing) faults() []fault {
 			h.run(`ip link del vtep1024`)(ctx)
 			check(h.T, h.StartCompanion(ctx, h.A))
 		}, note: "from when it is up"},
-		{name: "VTEP deleted with the coordinator away", do: func(ctx context.Context) {
+		{name: "coordinator away for a minute, then VTEP deleted", do: func(ctx context.Context) {
 			check(h.T, h.Coordinator.Kill())
+			// This is the fault, and nothing may come of it.
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Minute):
+			}
+			check(h.T, h.pairsTalk(ctx))
+			if now := must[string](h.T)(h.overlays(ctx)); now != h.whole {
+				h.Errorf("a minute without coordinator changed the host:\n%s", unlike(h.whole, now))
+			}
 			h.run(`ip link del vtep1024`)(ctx)
 		}, after: func(ctx context.Context) { check(h.T, h.StartCoordinator(ctx)) }},
 	}
