@@ -24,10 +24,11 @@ func TestRandomWalk(t *testing.T) {
 		s := newStage(dir)
 		living, dead, unknown := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		some := func(t *rapid.T) string { return rapid.StringMatching("[a-f]").Draw(t, "container") }
-		alive := func(t *rapid.T) string {
-			id := some(t)
+		// Skip here is rapid's: this step of the walk is not to be taken.
+		alive := func(step *rapid.T) string {
+			id := some(step)
 			if !living[id] {
-				t.Skip("it does not live")
+				step.Skip("it does not live")
 			}
 			return id
 		}
@@ -64,13 +65,13 @@ func TestRandomWalk(t *testing.T) {
 				}
 				living[id], namespaces[id] = true, s.handles[path(id)].Cookie
 			},
-			"attach unrecorded": func(t *rapid.T) {
-				id := some(t)
+			"attach unrecorded": func(step *rapid.T) {
+				id := some(step)
 				if living[id] || dead[id] || unknown[id] {
-					t.Skip("it is attached")
+					step.Skip("it is attached")
 				}
 				if _, err := s.pool.Reserve(context.Background(), ownerOf(id), nil, nil); err != nil {
-					t.Fatal(err)
+					step.Fatal(err)
 				}
 				unknown[id] = true
 			},
