@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
-	bin, err = os.MkdirTemp("", "dcos-overlay-bin-")
+	bin, err = lab.TempDir()
 	if err != nil {
 		return 0, err
 	}

@@ -44,7 +44,7 @@ func main() {
 func run(ctx context.Context, bin string, out io.Writer) (err error) {
 	say := func(format string, args ...any) { fmt.Fprintf(out, "==> "+format+"\n", args...) }
 	if bin == "" {
-		if bin, err = os.MkdirTemp("", "dcos-overlay-bin-"); err != nil {
+		if bin, err = lab.TempDir(); err != nil {
 			return err
 		}
 		defer os.RemoveAll(bin)

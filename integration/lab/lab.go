@@ -73,7 +73,7 @@ func New(opts Options) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a lab: the programs must be built first: %w", err)
 	}
-	dir, err := newDir()
+	dir, err := TempDir()
 	if err != nil {
 		return nil, fmt.Errorf("making a lab: %w", err)
 	}

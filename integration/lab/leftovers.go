@@ -19,8 +19,9 @@ import (
 // gone is known by its name alone, and never mistaken for one being made.
 const dirPrefix = "dcos-overlay-lab-"
 
-// newDir makes the lab's directory.
-func newDir() (string, error) {
+// TempDir makes a directory for a lab, or for the programs that it runs. The
+// next lab removes it if the process that made it ends before it has.
+func TempDir() (string, error) {
 	started, err := startTime(os.Getpid())
 	if err != nil {
 		return "", err

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/dcos/dcos-overlay/integration/lab"
 )
 
 // settings are the flags of this test, as in
@@ -42,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
-	chosen.bin, err = os.MkdirTemp("", "dcos-overlay-bin-")
+	chosen.bin, err = lab.TempDir()
 	if err != nil {
 		return 0, err
 	}
