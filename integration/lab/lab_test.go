@@ -361,7 +361,7 @@ func TestCloseTellsOfLeftovers(t *testing.T) {
 	}
 	// What starts in the clock tick in which a host ends may be another's.
 	began, _ := os.ReadFile("/proc/uptime")
-	for now := began; string(now) == string(began); now, _ = os.ReadFile("/proc/uptime") {
+	for uptime := began; string(uptime) == string(began); uptime, _ = os.ReadFile("/proc/uptime") {
 		time.Sleep(time.Millisecond)
 	}
 	err = l.Close()
