@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcos/dcos-overlay/companion/agent"
-	"github.com/dcos/dcos-overlay/companion/docker"
 	"github.com/dcos/dcos-overlay/companion/leaks"
 	"github.com/dcos/dcos-overlay/companion/peers"
 	"github.com/dcos/dcos-overlay/companion/status"
@@ -26,6 +25,7 @@ import (
 	"github.com/dcos/dcos-overlay/companion/teardown"
 	"github.com/dcos/dcos-overlay/companion/watch"
 	"github.com/dcos/dcos-overlay/internal/agentconf"
+	"github.com/dcos/dcos-overlay/internal/docker"
 	"github.com/dcos/dcos-overlay/internal/host"
 )
 

@@ -14,10 +14,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dcos/dcos-overlay/companion/docker"
 	"github.com/dcos/dcos-overlay/companion/peers"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/docker"
 	"github.com/dcos/dcos-overlay/internal/firewall"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/lease"

@@ -6,9 +6,9 @@ import (
 	"fmt"
 
 	"github.com/dcos/dcos-overlay/companion/conffile"
-	"github.com/dcos/dcos-overlay/companion/docker"
 	"github.com/dcos/dcos-overlay/companion/peers"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
+	"github.com/dcos/dcos-overlay/internal/docker"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/kernel"
 	"github.com/dcos/dcos-overlay/internal/network"
