@@ -30,8 +30,9 @@ func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimReques
 		return api.ClaimResponse{}, err
 	}
 	var n *network.Network
+	var deleting []string
 	p, rev, err := r.change(ctx, fmt.Sprintf("claim for agent %s", ip), func(x *index) (*plan, error) {
-		n = x.net
+		n, deleting = x.net, x.deleting()
 		c := claim{index: x, ip: ip, req: req, now: r.opts.Now(), quarantine: r.opts.Quarantine, ttl: r.opts.AliveTTL}
 		err := c.plan()
 		return &c.p, err
@@ -39,7 +40,7 @@ func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimReques
 	if err != nil {
 		return api.ClaimResponse{}, err
 	}
-	return api.ClaimResponse{Agent: *p.agent, Network: *n, Revision: rev}, nil
+	return api.ClaimResponse{Agent: *p.agent, Network: *n, Deleting: deleting, Revision: rev}, nil
 }
 
 func checkClaim(req api.ClaimRequest) error {

@@ -324,7 +324,7 @@ func (r *Registry) record(rev int64, events []api.Event) error {
 	whole := make([]api.Event, 0, len(events))
 	isNetwork := func(e api.Event) bool { return e.Type == api.EventNetwork }
 	if slices.ContainsFunc(events, isNetwork) {
-		whole = append(whole, api.Event{Type: api.EventNetwork, Network: r.idx.net})
+		whole = append(whole, r.idx.networkEvent())
 	}
 	for _, e := range events {
 		if !isNetwork(e) {

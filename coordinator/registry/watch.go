@@ -71,7 +71,7 @@ func (r *Registry) Watch(ctx context.Context, since int64, epoch string) (*Strea
 func (s *Stream) snapshot() error {
 	x := s.r.idx
 	s.opening = make([][]byte, 0, len(x.agents)+3)
-	for _, e := range []api.Event{{Type: api.EventSnapshot, Epoch: x.epoch()}, {Type: api.EventNetwork, Network: x.net}} {
+	for _, e := range []api.Event{{Type: api.EventSnapshot, Epoch: x.epoch()}, x.networkEvent()} {
 		line, err := encode(e)
 		if err != nil {
 			return err

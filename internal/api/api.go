@@ -49,7 +49,10 @@ type ClaimRequest struct {
 type ClaimResponse struct {
 	Agent   lease.Agent     `json:"agent"`
 	Network network.Network `json:"network"`
-	// Revision is etcd's, at which Agent and Network are true.
+	// Deleting are the overlays that are being deleted: who holds of them
+	// starts no more containers on them.
+	Deleting []string `json:"deleting,omitempty"`
+	// Revision is etcd's, at which all of this is true.
 	Revision int64 `json:"revision"`
 }
 
@@ -91,6 +94,9 @@ type Overlay struct {
 	Deleting bool `json:"deleting,omitempty"`
 	// Holders counts the agents that hold subnets of it.
 	Holders int `json:"holders"`
+	// Subnets and Subnets6 count the agent subnets of each family.
+	Subnets  *Units `json:"subnets,omitempty"`
+	Subnets6 *Units `json:"subnets6,omitempty"`
 }
 
 // DeleteAgentsRequest is the body of POST /overlay-master/agents/delete.
@@ -145,7 +151,8 @@ type EventType string
 const (
 	// EventSnapshot begins a whole picture: forget all that came before.
 	EventSnapshot EventType = "snapshot"
-	// EventNetwork carries Network: the configuration as it is now.
+	// EventNetwork carries Network, Deleting and Deleted: the configuration as
+	// it is now.
 	EventNetwork EventType = "network"
 	// EventSet carries Agent: a new or changed record.
 	EventSet EventType = "set"
@@ -169,8 +176,13 @@ type Event struct {
 	// are of: another one means that etcd began anew.
 	Epoch   string           `json:"epoch,omitempty"`
 	Network *network.Network `json:"network,omitempty"`
-	Agent   *lease.Agent     `json:"agent,omitempty"`
-	IP      netip.Addr       `json:"ip,omitzero"`
+	// Deleting are the overlays of Network that are being deleted, and Deleted
+	// those that were, and are not any more by an operator's will. An overlay
+	// that is nowhere may have been lost with etcd's data instead.
+	Deleting []string     `json:"deleting,omitempty"`
+	Deleted  []string     `json:"deleted,omitempty"`
+	Agent    *lease.Agent `json:"agent,omitempty"`
+	IP       netip.Addr   `json:"ip,omitzero"`
 }
 
 // Code classifies an Error for programs.
