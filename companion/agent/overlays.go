@@ -11,7 +11,6 @@ import (
 	"github.com/dcos/dcos-overlay/internal/docker"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/lease"
-	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 // eachOverlay makes the Docker networks and says how each overlay is. failure
@@ -50,12 +49,11 @@ func (a *Agent) eachOverlay(ctx context.Context, held *agentstate.Held, failure 
 }
 
 func (a *Agent) docker(ctx context.Context, o lease.Overlay, s *api.OverlayStatus, done *host.Outcome) error {
-	v4, v6 := o.DockerSide()
+	n, ok := docker.Of(o, done.MTU)
 	// Without an MTU the host itself is wrong, and that is said already.
-	if !v4.IsValid() && !v6.IsValid() || done.MTU == 0 {
+	if !ok || done.MTU == 0 {
 		return nil
 	}
-	n := docker.Network{Name: o.Name, Bridge: network.DockerBridgeName(o.Name), V4: v4, V6: v6, MTU: done.MTU}
 	if err := done.Note(host.KindDocker)(a.Docker.Ensure(ctx, n)); err != nil {
 		return err
 	}

@@ -126,9 +126,6 @@ func (s session) find(ctx context.Context, name string) (*apinetwork.Inspect, er
 // what was wrong and has been repaired. A network that someone else made is
 // left alone: accepted if it has n's subnets and bridge, else an error.
 func (e *Engine) Ensure(ctx context.Context, n Network) (repairs []string, err error) {
-	if !n.V4.IsValid() && !n.V6.IsValid() {
-		return nil, fmt.Errorf("Docker network %s: it has no subnet", n.Name)
-	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	s, err := e.connect(ctx)
@@ -136,37 +133,61 @@ func (e *Engine) Ensure(ctx context.Context, n Network) (repairs []string, err e
 		return nil, err
 	}
 	defer s.Close()
-
-	have, err := s.find(ctx, n.Name)
-	if err != nil {
+	have, what, err := s.look(ctx, n)
+	if err != nil || what == "" {
 		return nil, err
 	}
-	want := request(n, s.ClientVersion())
-	if have == nil {
-		if err := s.create(ctx, n, want); err != nil {
-			return nil, err
+	if have != nil {
+		if err := s.remove(ctx, *have); err != nil {
+			return nil, fmt.Errorf("%s and cannot be made anew: %w", what, err)
 		}
-		return []string{fmt.Sprintf("Docker network %s was missing", n.Name)}, nil
 	}
+	err = s.create(ctx, n, request(n, s.ClientVersion()))
+	if have == nil && err != nil {
+		return nil, err
+	}
+	return []string{what}, err
+}
 
+// Check says in words what Ensure would repair, and changes nothing: nothing
+// when all is right. What Ensure would refuse to touch is an error.
+func (e *Engine) Check(ctx context.Context, n Network) (problem string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s, err := e.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	_, problem, err = s.look(ctx, n)
+	return problem, err
+}
+
+// look compares the network with n. problem is what is wrong with it, in
+// words; have is nil where it is missing.
+func (s session) look(ctx context.Context, n Network) (have *apinetwork.Inspect, problem string, err error) {
+	if !n.V4.IsValid() && !n.V6.IsValid() {
+		return nil, "", fmt.Errorf("Docker network %s: it has no subnet", n.Name)
+	}
+	have, err = s.find(ctx, n.Name)
+	if err != nil {
+		return nil, "", err
+	}
+	if have == nil {
+		return nil, fmt.Sprintf("Docker network %s was missing", n.Name), nil
+	}
+	want := request(n, s.ClientVersion())
+	wrong := identity(*have, n, want)
 	if have.Labels[Label] != n.Name {
-		if wrong := identity(*have, n, want); len(wrong) > 0 {
-			return nil, fmt.Errorf("Docker network %s exists with %s, not ours: remove or rename it", n.Name, strings.Join(wrong, ", "))
+		if len(wrong) > 0 {
+			err = fmt.Errorf("Docker network %s exists with %s, not ours: remove or rename it", n.Name, strings.Join(wrong, ", "))
 		}
-		return nil, nil
+		return have, "", err
 	}
-	wrong := append(identity(*have, n, want), details(*have, n, want)...)
-	if len(wrong) == 0 {
-		return nil, nil
+	if wrong = append(wrong, details(*have, n, want)...); len(wrong) > 0 {
+		problem = fmt.Sprintf("Docker network %s had %s", n.Name, strings.Join(wrong, ", "))
 	}
-	what := fmt.Sprintf("Docker network %s had %s", n.Name, strings.Join(wrong, ", "))
-	if err := s.remove(ctx, *have); err != nil {
-		return nil, fmt.Errorf("%s and cannot be made anew: %w", what, err)
-	}
-	if err := s.create(ctx, n, want); err != nil {
-		return []string{what}, err
-	}
-	return []string{what}, nil
+	return have, problem, nil
 }
 
 // create makes the network. Where the Engine refuses, the error names the

@@ -50,8 +50,12 @@ func TestRealEngine(t *testing.T) {
 }
 
 // ensure calls Ensure, wants the given repairs, and wants none the second time.
+// Check must say the same before, and change nothing.
 func (e *engine) ensure(n Network, repairs ...string) {
 	e.t.Helper()
+	if problem, err := e.Check(context.Background(), n); err != nil || problem != strings.Join(repairs, "\n") {
+		e.t.Fatalf("Check found %q, %v, want %q", problem, err, repairs)
+	}
 	got, err := e.Ensure(context.Background(), n)
 	if err != nil {
 		e.t.Fatal(err)
@@ -62,6 +66,9 @@ func (e *engine) ensure(n Network, repairs ...string) {
 	id := e.inspect(n.Name).ID
 	if got, err = e.Ensure(context.Background(), n); err != nil || len(got) != 0 {
 		e.t.Fatalf("a second Ensure repaired %q, %v", got, err)
+	}
+	if problem, err := e.Check(context.Background(), n); err != nil || problem != "" {
+		e.t.Fatalf("Check found %q, %v after Ensure", problem, err)
 	}
 	if again := e.inspect(n.Name).ID; again != id {
 		e.t.Fatalf("a second Ensure made network %s of %s", again, id)

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
 
+	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
 
@@ -27,6 +28,14 @@ type Network struct {
 	V4, V6 netip.Prefix
 	// MTU is in bytes; 0 leaves it to Docker.
 	MTU int
+}
+
+// Of is the Docker network of an overlay that this agent holds subnets of, with
+// the given MTU in bytes; false where it holds none.
+func Of(o lease.Overlay, mtu int) (Network, bool) {
+	n := Network{Name: o.Name, Bridge: network.DockerBridgeName(o.Name), MTU: mtu}
+	n.V4, n.V6 = o.DockerSide()
+	return n, n.V4.IsValid() || n.V6.IsValid()
 }
 
 // Options of Docker's bridge driver.
