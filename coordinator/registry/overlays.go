@@ -33,7 +33,7 @@ func (r *Registry) Overlay(ctx context.Context, name string) (api.Overlay, error
 	if !ok {
 		return api.Overlay{}, fail(api.CodeNotFound, "there is no overlay %q: %s lists them", name, api.PathOverlays)
 	}
-	return api.Overlay{Overlay: o.Overlay, Deleting: o.Deleting, Holders: len(r.idx.holders(name))}, nil
+	return r.described(o.Overlay, len(r.idx.holders(name))), nil
 }
 
 // Overlays returns all overlays, in the configured order.
@@ -43,17 +43,7 @@ func (r *Registry) Overlays(ctx context.Context) ([]api.Overlay, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	holders := map[string]int{}
-	for _, a := range r.idx.agents {
-		for _, o := range a.Overlays {
-			holders[o.Name]++
-		}
-	}
-	out := make([]api.Overlay, 0, len(r.idx.net.Overlays))
-	for _, o := range r.idx.net.Overlays {
-		out = append(out, api.Overlay{Overlay: o, Deleting: r.idx.overlays[o.Name].Deleting, Holders: holders[o.Name]})
-	}
-	return out, nil
+	return r.allDescribed(), nil
 }
 
 // PutOverlay makes the overlay be as o says: it creates it, enables or

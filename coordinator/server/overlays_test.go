@@ -22,14 +22,14 @@ func (w *world) status(want int, method, target, body string) string {
 func TestOverlaysByHTTP(t *testing.T) {
 	w := newWorld(t)
 	const web = `{"subnet": "10.20.0.0/16", "prefix": 26}`
-	if got := w.status(201, "PUT", "/v1/overlays/web", web); got != `{"name":"web","subnet":"10.20.0.0/16","prefix":26,"holders":0}`+"\n" {
+	if got := w.status(201, "PUT", "/v1/overlays/web", web); got != `{"name":"web","subnet":"10.20.0.0/16","prefix":26,"holders":0,"subnets":{"leased":0,"resting":0,"free":1024}}`+"\n" {
 		t.Errorf("created: %s", got)
 	}
 	w.status(200, "PUT", "/v1/overlays/web", `{"name": "web", "subnet": "10.20.0.0/16", "prefix": 26}`)
 	for _, ip := range []string{"172.17.0.2", "172.17.0.3"} {
 		w.ok(ip, "PUT", "/v1/agents/"+ip+"/lease", `{"id": "`+ip+`", "overlays": ["web", "dcos"]}`, nil)
 	}
-	if got := w.status(202, "DELETE", "/v1/overlays/web", ""); got != `{"name":"web","subnet":"10.20.0.0/16","prefix":26,"enabled":false,"deleting":true,"holders":2}`+"\n" {
+	if got := w.status(202, "DELETE", "/v1/overlays/web", ""); got != `{"name":"web","subnet":"10.20.0.0/16","prefix":26,"enabled":false,"deleting":true,"holders":2,"subnets":{"leased":2,"resting":0,"free":1022}}`+"\n" {
 		t.Errorf("draining: %s", got)
 	}
 	wantError(t, w.call("172.17.0.3", "DELETE", "/v1/agents/172.17.0.2/lease?overlay=web", ""), 403, api.CodeForbidden,
