@@ -39,7 +39,10 @@ type View struct {
 	Connected bool
 	Revision  int64
 	Network   network.Network
-	Agents    []lease.Agent
+	// Deleting are overlays of Network that are being deleted, Deleted are
+	// those that were, by an operator's will.
+	Deleting, Deleted []string
+	Agents            []lease.Agent
 }
 
 // Agent returns the record of the agent at ip, if it is known.
@@ -64,16 +67,22 @@ type Follower struct {
 	// have one revision, and the stream may break between them.
 	resume int64
 	// epoch names the store that resume is a revision of.
-	epoch   string
-	network network.Network
-	agents  map[netip.Addr]lease.Agent
+	epoch  string
+	config config
+	agents map[netip.Addr]lease.Agent
 	// next is the snapshot that is being read; nil when none is.
 	next *snapshot
 }
 
 type snapshot struct {
-	network network.Network
-	agents  map[netip.Addr]lease.Agent
+	config config
+	agents map[netip.Addr]lease.Agent
+}
+
+// config is what one event tells of the configuration.
+type config struct {
+	network           network.Network
+	deleting, deleted []string
 }
 
 // New knows nothing yet.
@@ -88,8 +97,9 @@ func (f *Follower) Changed() <-chan struct{} { return f.changed }
 func (f *Follower) View() View {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v := View{Synced: f.synced, Connected: f.connected, Revision: f.revision, Network: f.network}
-	v.Network.Overlays = slices.Clone(f.network.Overlays)
+	v := View{Synced: f.synced, Connected: f.connected, Revision: f.revision, Network: f.config.network}
+	v.Network.Overlays = slices.Clone(f.config.network.Overlays)
+	v.Deleting, v.Deleted = slices.Clone(f.config.deleting), slices.Clone(f.config.deleted)
 	v.Agents = slices.SortedFunc(maps.Values(f.agents), func(a, b lease.Agent) int { return a.IP.Compare(b.IP) })
 	return v
 }
@@ -150,11 +160,12 @@ func (f *Follower) apply(e api.Event) error {
 		if e.Network == nil {
 			return fmt.Errorf("event %s of revision %d carries none", e.Type, e.Revision)
 		}
+		told := config{*e.Network, e.Deleting, e.Deleted}
 		if f.next != nil {
-			f.next.network = *e.Network
+			f.next.config = told
 			return nil
 		}
-		f.network = *e.Network
+		f.config = told
 	case api.EventSet:
 		if e.Agent == nil {
 			return fmt.Errorf("event %s of revision %d carries no agent", e.Type, e.Revision)
@@ -172,7 +183,7 @@ func (f *Follower) apply(e api.Event) error {
 		delete(f.agents, e.IP)
 	case api.EventSynced:
 		if f.next != nil {
-			f.network, f.agents, f.next = f.next.network, f.next.agents, nil
+			f.config, f.agents, f.next = f.next.config, f.next.agents, nil
 		}
 		f.synced, f.connected = true, true
 	default:

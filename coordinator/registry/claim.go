@@ -217,6 +217,8 @@ func (c *claim) allowed(name string) error {
 		return fail(api.CodeNotFound, "there is no overlay %q: there are %s", name, c.names())
 	case held:
 		return nil
+	case c.overlays[name].Deleting:
+		return fail(api.CodeDisabled, "overlay %s is being deleted: nothing is leased from it unless a PUT of %s/%s brings it back", name, api.PathOverlays, name)
 	case !o.IsEnabled():
 		return fail(api.CodeDisabled, "overlay %s is disabled: nothing is leased from it until it is enabled", name)
 	case !c.a.Config.AllocateSubnet:

@@ -91,7 +91,7 @@ func TestOverlayLife(t *testing.T) {
 	}
 	check(t, "gone on asking again", w.remove("web", false), false)
 	_, err = w.Claim(t.Context(), ip(3), api.ClaimRequest{ID: "c", Overlays: []string{"web"}})
-	wantCode(t, err, api.CodeDisabled, "overlay web is disabled: nothing is leased from it until it is enabled")
+	wantCode(t, err, api.CodeDisabled, "overlay web is being deleted: nothing is leased from it unless a PUT of /v1/overlays/web brings it back")
 	w.put(web)
 	check(t, "a PUT ends the drain", brief(w.claim(3, "c", "web")), "172.17.0.3 44.128.0.3/20 fd01:a::3/64 web[10.20.0.128/26]")
 	w.remove("web", false)

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,9 +34,17 @@ type Dir struct {
 
 // Held is the content of lease.json: what the coordinator granted last.
 type Held struct {
-	Agent    lease.Agent     `json:"agent"`
-	Network  network.Network `json:"network"`
-	Revision int64           `json:"revision"`
+	Agent   lease.Agent     `json:"agent"`
+	Network network.Network `json:"network"`
+	// Deleting are the overlays that are being deleted: on what this agent
+	// holds of them no more containers are started.
+	Deleting []string `json:"deleting,omitempty"`
+	Revision int64    `json:"revision"`
+}
+
+// Drains tells whether the overlay is being deleted. h may be nil.
+func (h *Held) Drains(overlay string) bool {
+	return h != nil && slices.Contains(h.Deleting, overlay)
 }
 
 func (d Dir) leasePath() string { return filepath.Join(d.State, "lease.json") }

@@ -18,7 +18,7 @@ const if6Path = "/proc/net/if_inet6"
 // had for a container on this host. It changes nothing.
 func (h *Host) Available(ctx context.Context, overlay string) error {
 	held, err := h.Dir.Held()
-	if pool, ok := h.Pool(held, overlay); err == nil && ok {
+	if pool, ok := h.Pool(held, overlay); err == nil && ok && !held.Drains(overlay) {
 		return free(ctx, pool)
 	}
 	// A lease that can't be read is claimed anew.
@@ -59,6 +59,9 @@ func (h *Host) claimable(ctx context.Context, held *agentstate.Held, overlay str
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	o, err := client.Overlay(ctx, overlay)
+	if held.Drains(overlay) && (err != nil || !o.IsEnabled()) {
+		return drains(overlay)
+	}
 	if err != nil {
 		return fmt.Errorf("this agent has no lease of it, and a claim would fail: %w", err)
 	}

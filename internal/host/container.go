@@ -50,7 +50,10 @@ func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentsta
 
 // Lease claims a subnet of the overlay and leaves the kernel alone.
 func (h *Host) Lease(ctx context.Context, overlay string) (*agentstate.Held, error) {
-	leased := func(held *agentstate.Held) bool { _, ok := h.Pool(held, overlay); return ok }
+	leased := func(held *agentstate.Held) bool {
+		_, ok := h.Pool(held, overlay)
+		return ok && !held.Drains(overlay)
+	}
 	return h.obtain(ctx, overlay, leased, func(context.Context, *apiclient.Client, *agentstate.Held, bool) error { return nil })
 }
 
@@ -89,7 +92,18 @@ func (h *Host) obtain(ctx context.Context, overlay string, enough func(*agentsta
 	if _, ok := h.Pool(held, overlay); !ok {
 		return nil, fmt.Errorf("the coordinator granted no subnet of it: does network_config in %s turn it off?", h.Conf.Path)
 	}
+	if held.Drains(overlay) {
+		return nil, drains(overlay)
+	}
 	return held, then(ctx, client, held, held != old)
+}
+
+// drains is why an overlay that this agent holds takes no container. It is the
+// coordinator's refusal, whether that was asked just now or told it before.
+func drains(overlay string) error {
+	return &api.Error{Code: api.CodeDisabled, Message: fmt.Sprintf(
+		"overlay %s is being deleted, and takes no more containers: use another one, or have it brought back with PUT %s/%s",
+		overlay, api.PathOverlays, overlay)}
 }
 
 // address is the agent's own: as configured, or what it was when nothing says

@@ -75,7 +75,7 @@ func (h *Host) Claim(ctx context.Context, client *apiclient.Client, ip netip.Add
 	if err != nil {
 		return nil, err
 	}
-	held := &agentstate.Held{Agent: resp.Agent, Network: resp.Network, Revision: resp.Revision}
+	held := &agentstate.Held{Agent: resp.Agent, Network: resp.Network, Deleting: resp.Deleting, Revision: resp.Revision}
 	if err := h.Dir.Save(held); err != nil {
 		return nil, fmt.Errorf("keep the lease: %w", err)
 	}

@@ -103,7 +103,7 @@ func leased(ctx context.Context, conf *cniconf.Conf, h *host.Host) (ipam.Pool, e
 		return ipam.Pool{}, err
 	}
 	held, err := h.Dir.Held()
-	if pool, ok := h.Pool(held, conf.Overlay); err == nil && ok {
+	if pool, ok := h.Pool(held, conf.Overlay); err == nil && ok && !held.Drains(conf.Overlay) {
 		return pool, nil
 	}
 	held, err = h.Lease(ctx, conf.Overlay)

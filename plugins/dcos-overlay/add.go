@@ -104,7 +104,7 @@ func (c *call) attach(ctx context.Context) (_ types.Result, err error) {
 func (c *call) prepare(ctx context.Context, links *attachment.Links) (held *agentstate.Held, bridge attachment.Bridge, err error) {
 	h := c.host
 	ready := func(held *agentstate.Held) bool {
-		if _, ok := h.Pool(held, c.conf.Overlay); !ok || !h.Dir.Ready(c.conf.Overlay) || !links.Exist(network.VTEPName) {
+		if _, ok := h.Pool(held, c.conf.Overlay); !ok || held.Drains(c.conf.Overlay) || !h.Dir.Ready(c.conf.Overlay) || !links.Exist(network.VTEPName) {
 			return false
 		}
 		bridge, err = links.Bridge(c.bridge())
