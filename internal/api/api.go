@@ -189,16 +189,19 @@ type Event struct {
 type Code string
 
 const (
-	CodeInvalid      Code = "invalid"       // 400: the request is malformed
-	CodeForbidden    Code = "forbidden"     // 403: not this caller's to do
-	CodeNotFound     Code = "not_found"     // 404: no such overlay or agent
-	CodeConflict     Code = "conflict"      // 409: clashes with what is stored
-	CodeDisabled     Code = "disabled"      // 409: the overlay is not enabled
-	CodeExhausted    Code = "exhausted"     // 409: nothing left to lease
-	CodeTooLarge     Code = "too_large"     // 413: the body is too long
-	CodeUnavailable  Code = "unavailable"   // 503: etcd can't be reached
-	CodeInternal     Code = "internal"      // 500: a fault of the coordinator
-	CodeNotSupported Code = "not_supported" // 405: no such method here
+	CodeInvalid Code = "invalid" // 400: the request is malformed
+	// 401: no client certificate, or one that does not count
+	CodeUnauthenticated Code = "unauthenticated"
+	CodeForbidden       Code = "forbidden"     // 403: not this caller's to do
+	CodeNotFound        Code = "not_found"     // 404: no such overlay or agent
+	CodeConflict        Code = "conflict"      // 409: clashes with what is stored
+	CodeDisabled        Code = "disabled"      // 409: the overlay is not enabled
+	CodeExhausted       Code = "exhausted"     // 409: nothing left to lease
+	CodeTooLarge        Code = "too_large"     // 413: the body is too long
+	CodeUnavailable     Code = "unavailable"   // 503: etcd can't be reached
+	CodeBusy            Code = "busy"          // 503: as much is open as may be
+	CodeInternal        Code = "internal"      // 500: a fault of the coordinator
+	CodeNotSupported    Code = "not_supported" // 405: no such method here
 )
 
 // Error is the answer of a call that failed. It is an error.
