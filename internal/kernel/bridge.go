@@ -36,15 +36,19 @@ func (k *Kernel) EnsureBridge(ctx context.Context, b dataplane.Bridge) (repairs 
 	if link.Type() != "bridge" {
 		return repairs, fmt.Errorf("make bridge %s: a device of kind %s has that name: ip link delete %s", b.Name, link.Type(), b.Name)
 	}
-	addrs := b.Addrs
-	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+	more, err := k.ensureSettings(link, bridgeSettings(b))
+	return append(repairs, more...), err
+}
+
+func bridgeSettings(b dataplane.Bridge) settings {
+	s := settings{mac: b.MAC, mtu: b.MTU, addrs: b.Addrs}
+	if slices.ContainsFunc(s.addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		// Without a link-local address the kernel cannot ask for containers'
 		// MACs on behalf of a packet that it forwards. Ours is there at once;
 		// one that the kernel makes is unusable for seconds.
-		addrs = append(slices.Clone(addrs), linkLocal(b.MAC))
+		s.addrs = append(slices.Clone(s.addrs), linkLocal(b.MAC))
 	}
-	more, err := k.ensureSettings(link, settings{mac: b.MAC, mtu: b.MTU, addrs: addrs})
-	return append(repairs, more...), err
+	return s
 }
 
 func (k *Kernel) createBridge(b dataplane.Bridge) (netlink.Link, error) {

@@ -164,22 +164,10 @@ func (k *Kernel) addAddr(link netlink.Link, p netip.Prefix) error {
 // with the address; programs that flush routes remove it while the address
 // stays. It tells whether the route was missing.
 func (k *Kernel) ensureOnLink(link netlink.Link, p netip.Prefix) (added bool, err error) {
-	if p.Addr().BitLen()-p.Bits() < 2 {
+	if !hasLink(p) || k.onLink(link, p) {
 		return false, nil
 	}
 	index := link.Attrs().Index
-	// Ask which route is used for a neighbouring address: a dump would cost
-	// a look at every route of the host.
-	probe := p.Addr().Next()
-	if !p.Contains(probe) || !p.Contains(probe.Next()) {
-		probe = p.Addr().Prev()
-	}
-	routes, err := k.h.RouteGetWithOptions(probe.AsSlice(), &netlink.RouteGetOptions{OifIndex: index, FIBMatch: true})
-	if err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
-		return r.LinkIndex == index && r.Gw == nil && r.Dst != nil && prefixOf(r.Dst) == p.Masked()
-	}) {
-		return false, nil
-	}
 	// The same in every part as the kernel's own, so that it goes away with
 	// the address.
 	route := &netlink.Route{LinkIndex: index, Dst: ipNet(p.Masked()), Protocol: protocolKernel}
@@ -198,6 +186,24 @@ func (k *Kernel) ensureOnLink(link netlink.Link, p netip.Prefix) (added bool, er
 		return false, fmt.Errorf("add route %s dev %s: %w", p.Masked(), link.Attrs().Name, err)
 	}
 	return true, nil
+}
+
+// hasLink tells whether the range of p has addresses beside p's own.
+func hasLink(p netip.Prefix) bool { return p.Addr().BitLen()-p.Bits() >= 2 }
+
+// onLink tells whether the route of p's subnet is on link. It asks which route
+// is used for a neighbouring address: a dump would cost a look at every route
+// of the host.
+func (k *Kernel) onLink(link netlink.Link, p netip.Prefix) bool {
+	index := link.Attrs().Index
+	probe := p.Addr().Next()
+	if !p.Contains(probe) || !p.Contains(probe.Next()) {
+		probe = p.Addr().Prev()
+	}
+	routes, err := k.h.RouteGetWithOptions(probe.AsSlice(), &netlink.RouteGetOptions{OifIndex: index, FIBMatch: true})
+	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
+		return r.LinkIndex == index && r.Gw == nil && r.Dst != nil && prefixOf(r.Dst) == p.Masked()
+	})
 }
 
 func prefixOf(n *net.IPNet) netip.Prefix {

@@ -15,6 +15,12 @@ import (
 
 const procSys = "/proc/sys"
 
+// The sysctls that turn packet forwarding on.
+const (
+	forwarding4 = "net/ipv4/ip_forward"
+	forwarding6 = "net/ipv6/conf/all/forwarding"
+)
+
 // EnsureForwarding turns packet forwarding on, of the families that are asked
 // for, where it is off. It answers with what it did.
 func (k *Kernel) EnsureForwarding(ctx context.Context, v4, v6 bool) (repairs []string, err error) {
@@ -24,7 +30,7 @@ func (k *Kernel) EnsureForwarding(ctx context.Context, v4, v6 bool) (repairs []s
 	}
 	err = k.inside(func() error {
 		if v4 {
-			more, err := ensureSysctl("net/ipv4/ip_forward", "1")
+			more, err := ensureSysctl(forwarding4, "1")
 			repairs = append(repairs, more...)
 			if err != nil {
 				return err
@@ -44,8 +50,7 @@ func (k *Kernel) EnsureForwarding(ctx context.Context, v4, v6 bool) (repairs []s
 // router advertisements unless accept_ra is 2 (ip-sysctl.rst), and would lose
 // its own default route, so that is set first where they are accepted.
 func ensureForwarding6() (repairs []string, err error) {
-	const key = "net/ipv6/conf/all/forwarding"
-	have, err := readSysctl(key)
+	have, err := readSysctl(forwarding6)
 	if err != nil {
 		return nil, fmt.Errorf("turn on IPv6 forwarding: %w: boot without ipv6.disable=1, or set enable_ipv6 to false", err)
 	}
@@ -79,7 +84,7 @@ func ensureForwarding6() (repairs []string, err error) {
 			return repairs, err
 		}
 	}
-	more, err := ensureSysctl(key, "1")
+	more, err := ensureSysctl(forwarding6, "1")
 	return append(repairs, more...), err
 }
 
