@@ -25,6 +25,9 @@ want iptables iptables
 want dockerd docker.io
 want containerd containerd
 want runc runc
+# Debian 12's podman can use CNI; from 5.0 on it is built without. It brings
+# the plugins that are named in its own configuration.
+want podman podman
 want conntrack conntrack
 want ps procps
 want sysctl procps

@@ -27,7 +27,7 @@ func (h *Host) StartDocker(ctx context.Context, args ...string) (*Process, error
 		"dockerd",
 		// No systemd is in reach that could make the cgroups.
 		"--exec-opt=native.cgroupdriver=cgroupfs",
-		"--cgroup-parent=/" + filepath.Base(h.lab.dir) + "/" + h.Name,
+		"--cgroup-parent=" + h.cgroup(),
 	}
 	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--bridge") }) {
 		command = append(command, "--bridge=none")
@@ -117,26 +117,32 @@ func (h *Host) DockerContainer(ctx context.Context, name, network string, runArg
 	if err != nil {
 		return nil, err
 	}
+	return h.inspected(name, network, []byte(out), "docker", "rm", "-f", name)
+}
+
+// inspected is the container that docker inspect, or podman's, tells of, which
+// the command remove removes.
+func (h *Host) inspected(name, network string, inspect []byte, remove ...string) (*Container, error) {
 	var answer []struct {
 		State           struct{ Pid int }
 		NetworkSettings struct {
 			Networks map[string]struct{ IPAddress, GlobalIPv6Address string }
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &answer); err != nil {
-		return nil, fmt.Errorf("%s: reading docker inspect of %s: %w", h.Name, name, err)
+	if err := json.Unmarshal(inspect, &answer); err != nil {
+		return nil, fmt.Errorf("%s: reading what inspect says of %s: %w", h.Name, name, err)
 	}
 	if len(answer) != 1 || answer[0].State.Pid == 0 {
-		return nil, fmt.Errorf("%s: container %s does not run: %s", h.Name, name, tail(out))
+		return nil, fmt.Errorf("%s: container %s does not run: %s", h.Name, name, tail(string(inspect)))
 	}
 	c := h.newContainer(name, fmt.Sprintf("/proc/%d/ns/net", answer[0].State.Pid))
-	c.Result = []byte(out)
+	c.Result = inspect
 	attached := answer[0].NetworkSettings.Networks[network]
 	// Absent addresses are empty, and stay invalid.
 	c.IP4, _ = netip.ParseAddr(attached.IPAddress)
 	c.IP6, _ = netip.ParseAddr(attached.GlobalIPv6Address)
 	c.remove = func(ctx context.Context) error {
-		_, err := h.Run(ctx, "docker", "rm", "-f", name)
+		_, err := h.Run(ctx, remove...)
 		return err
 	}
 	return c, nil
