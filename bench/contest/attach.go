@@ -1,0 +1,217 @@
+package contest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dcos/dcos-overlay/bench/machine"
+	"github.com/dcos/dcos-overlay/bench/report"
+	"github.com/dcos/dcos-overlay/bench/stat"
+)
+
+// Attach measures ADD and DEL of one container on a host that is set up.
+func (c *Contest) Attach() ([]report.Row, error) {
+	c.Log("ADD and DEL, warm")
+	ours, err := c.ours("warm", "10.77.1.1")
+	if err != nil {
+		return nil, err
+	}
+	stock, err := c.stock("stock", "10.88.0.0/24", false)
+	if err != nil {
+		return nil, err
+	}
+	masq, err := c.stock("masq", "10.89.0.0/24", true)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := c.floor("floor", "10.90.0.0/24")
+	if err != nil {
+		return nil, err
+	}
+	all := []*contender{ours, stock, masq, floor}
+	adds, dels := make([]stat.Sample, len(all)), make([]stat.Sample, len(all))
+	var sides []func(int) (float64, error)
+	for i, by := range all {
+		box, err := c.Machine.Add(by.host.Name + "-box")
+		if err != nil {
+			return nil, err
+		}
+		sides = append(sides, func(int) (float64, error) {
+			add, err := c.add(by, box)
+			if err != nil {
+				return 0, err
+			}
+			del, err := c.del(by, box)
+			adds[i], dels[i] = append(adds[i], add), append(dels[i], del)
+			return add, err
+		})
+	}
+	if _, err := c.duel(c.Rounds, sides...); err != nil {
+		return nil, err
+	}
+	row := func(verb string, of []stat.Sample, against int, goal float64) report.Row {
+		return report.Row{Part: "attach", What: verb + ", warm", Ours: of[0].Sum(), Against: all[against].name, Peer: of[against].Sum(),
+			Ratio: stat.Ratios(of[0], of[against]).Sum(), Unit: "ms", Goal: goal}
+	}
+	return []report.Row{
+		row("ADD", adds, 1, 0.50), row("ADD", adds, 2, 0.22), row("ADD", adds, 3, 1.25),
+		row("DEL", dels, 1, 0.90), row("DEL", dels, 2, 0.25), row("DEL", dels, 3, 0),
+	}, nil
+}
+
+// crowd is how many containers start at once.
+const crowd = 50
+
+// Parallel measures many ADDs at once, from the first fork to the last end.
+func (c *Contest) Parallel() ([]report.Row, error) {
+	c.Log(fmt.Sprintf("%d ADDs at once", crowd))
+	ours, err := c.ours("crowd", "10.77.2.1")
+	if err != nil {
+		return nil, err
+	}
+	stock, err := c.stock("scrowd", "10.91.0.0/24", false)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := c.floor("fcrowd", "10.92.0.0/24")
+	if err != nil {
+		return nil, err
+	}
+	all := []*contender{ours, stock, floor}
+	dels := make([]stat.Sample, len(all))
+	var sides []func(int) (float64, error)
+	for i, by := range all {
+		boxes, err := c.boxes(by.host.Name, crowd)
+		if err != nil {
+			return nil, err
+		}
+		sides = append(sides, func(int) (float64, error) {
+			add, err := c.atOnce(by, "ADD", boxes)
+			if err != nil {
+				return 0, err
+			}
+			del, err := c.atOnce(by, "DEL", boxes)
+			dels[i] = append(dels[i], del)
+			return add, err
+		})
+	}
+	adds, err := c.duel(max(c.Rounds/5, 3), sides...)
+	if err != nil {
+		return nil, err
+	}
+	row := func(verb string, of []stat.Sample, against int, goal float64) report.Row {
+		return report.Row{Part: "parallel", What: fmt.Sprintf("%d parallel %ss, wall", crowd, verb), Ours: of[0].Sum(), Against: all[against].name,
+			Peer: of[against].Sum(), Ratio: stat.Ratios(of[0], of[against]).Sum(), Unit: "ms", Goal: goal}
+	}
+	return []report.Row{row("ADD", adds, 1, 0.45), row("ADD", adds, 2, 0), row("DEL", dels, 1, 0), row("DEL", dels, 2, 0)}, nil
+}
+
+// atOnce answers how long a verb took for all boxes, in milliseconds.
+func (c *Contest) atOnce(by *contender, verb string, boxes []*machine.Place) (float64, error) {
+	time.Sleep(settle)
+	began := time.Now()
+	var running []*machine.Process
+	var failed error
+	for _, box := range boxes {
+		p, err := c.Machine.Begin(by.host, c.call(by, verb, box))
+		if err != nil {
+			failed = err
+			break
+		}
+		running = append(running, p)
+	}
+	for _, p := range running {
+		if _, _, err := p.End(); err != nil {
+			failed = err
+		}
+	}
+	return ms(time.Since(began)), failed
+}
+
+// First measures the first ADD on hosts that have just been made: claim,
+// VTEP, bridge and rules.
+func (c *Contest) First() ([]report.Row, error) {
+	c.Log("first ADD on a host")
+	if err := c.coordinate(); err != nil {
+		return nil, err
+	}
+	var first, second stat.Sample
+	for i := range max(c.Rounds/2, 3) {
+		if err := c.forget(); err != nil {
+			return nil, err
+		}
+		host, err := c.host(fmt.Sprintf("new%d", i), fmt.Sprintf("10.77.%d.%d", 3+i/250, 1+i%250))
+		if err != nil {
+			return nil, err
+		}
+		boxes, err := c.boxes(host.Name, 2)
+		if err != nil {
+			return nil, err
+		}
+		by := &contender{name: "dcos-overlay", bin: "dcos-overlay", conf: overlayConf(nil), host: host}
+		for j, into := range []*stat.Sample{&first, &second} {
+			took, err := c.add(by, boxes[j])
+			if err != nil {
+				return nil, err
+			}
+			*into = append(*into, took)
+		}
+		// A host that is gone does not disturb the next.
+		for _, p := range append(boxes, host) {
+			if err := c.Machine.Remove(p); err != nil {
+				return nil, err
+			}
+		}
+		time.Sleep(hostSettle)
+	}
+	return []report.Row{{Part: "first", What: "first ADD on a host (claim, VTEP, bridge, rules)", Ours: first.Sum(), Against: "own ADD, warm",
+		Peer: second.Sum(), Ratio: stat.Ratios(first, second).Sum(), Unit: "ms", Goal: 8}}, c.forget()
+}
+
+// hostSettle is what the kernel gets to take a whole host away.
+const hostSettle = 100 * time.Millisecond
+
+// IPAM measures the IPAM plugins by themselves.
+func (c *Contest) IPAM() ([]report.Row, error) {
+	c.Log("IPAM plugins alone")
+	if err := c.coordinate(); err != nil {
+		return nil, err
+	}
+	host, err := c.host("ipam", "10.77.9.1")
+	if err != nil {
+		return nil, err
+	}
+	all := []*contender{
+		{name: "dcos-ipam", bin: "dcos-ipam", conf: overlayConf(map[string]any{"type": "bridge"}), host: host},
+		{name: "host-local", bin: "host-local", conf: bridgeConf("local", "10.93.0.0/24", false), host: host},
+	}
+	dels := make([]stat.Sample, len(all))
+	var sides []func(int) (float64, error)
+	for i, by := range all {
+		if _, err := c.warm(by); err != nil {
+			return nil, err
+		}
+		box, err := c.Machine.Add(by.bin)
+		if err != nil {
+			return nil, err
+		}
+		sides = append(sides, func(int) (float64, error) {
+			add, err := c.add(by, box)
+			if err != nil {
+				return 0, err
+			}
+			del, err := c.del(by, box)
+			dels[i] = append(dels[i], del)
+			return add, err
+		})
+	}
+	adds, err := c.duel(c.Rounds, sides...)
+	if err != nil {
+		return nil, err
+	}
+	row := func(verb string, of []stat.Sample, goal float64) report.Row {
+		return report.Row{Part: "ipam", What: "dcos-ipam " + verb + " alone", Ours: of[0].Sum(), Against: "host-local " + verb + " alone",
+			Peer: of[1].Sum(), Ratio: stat.Ratios(of[0], of[1]).Sum(), Unit: "ms", Goal: goal}
+	}
+	return []report.Row{row("ADD", adds, 1.1), row("DEL", dels, 0)}, c.forget()
+}

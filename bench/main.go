@@ -1,0 +1,107 @@
+// Command bench measures this project against what does the same elsewhere,
+// in network namespaces of its own, and prints one table. It takes root.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dcos/dcos-overlay/bench/contest"
+	"github.com/dcos/dcos-overlay/bench/machine"
+	"github.com/dcos/dcos-overlay/bench/report"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// scale is how long and how often is measured.
+type scale struct {
+	rounds, peers int
+	stream        time.Duration
+}
+
+func run(args []string, out, log io.Writer) error {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(log)
+	quick := f.Bool("quick", false, "measure each thing less often: under two minutes")
+	smoke := f.Bool("smoke", false, "measure each thing three times, only to see that it works")
+	only := f.String("only", "", "the parts to measure, with commas between; all when empty")
+	docs := f.String("docs", "", "directory whose benchmarks.md and plots are brought to what is measured")
+	bin := f.String("bin", "", "directory of the programs, which are built anew when it is empty")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	size := scale{rounds: 60, peers: 10_000, stream: 2 * time.Second}
+	if *quick {
+		size = scale{rounds: 20, peers: 10_000, stream: 500 * time.Millisecond}
+	}
+	if *smoke {
+		size = scale{rounds: 3, peers: 500, stream: 50 * time.Millisecond}
+	}
+	parts, err := chosen(*only)
+	if err != nil {
+		return err
+	}
+	say := func(what string) { fmt.Fprintln(log, "bench:", what) }
+	if *bin == "" {
+		if *bin, err = os.MkdirTemp("", "dcos-overlay-bench-bin-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(*bin)
+		say("building both sides")
+		if err := build(*bin); err != nil {
+			return err
+		}
+	}
+	var rows []report.Row
+	for _, p := range parts {
+		// A machine for each part: nothing of one is left in the next.
+		err := machine.Run(func(m *machine.Machine) error {
+			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Peers: size.peers, Stream: size.stream, Log: say}
+			more, err := p.Run(c)
+			rows = append(rows, more...)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	fmt.Fprint(out, report.Table(rows))
+	if *docs == "" {
+		return nil
+	}
+	return report.Document{Dir: *docs, Parts: names(contest.Parts())}.Update(rows)
+}
+
+func names(parts []contest.Part) []string {
+	var out []string
+	for _, p := range parts {
+		out = append(out, p.Name)
+	}
+	return out
+}
+
+func chosen(only string) ([]contest.Part, error) {
+	all := contest.Parts()
+	if only == "" {
+		return all, nil
+	}
+	var out []contest.Part
+	for _, name := range strings.Split(only, ",") {
+		i := slices.IndexFunc(all, func(p contest.Part) bool { return p.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("--only: there is no part %q; there are %s", name, strings.Join(names(all), ", "))
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
