@@ -48,6 +48,13 @@ func (r *Registry) Revision() int64 {
 	return r.idx.rev
 }
 
+// Network is the configuration that the index holds. It must not be changed.
+func (r *Registry) Network() *network.Network {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.idx.net
+}
+
 // Sight returns what the index holds, once it has been loaded.
 func (r *Registry) Sight(ctx context.Context) (Sight, error) {
 	if err := r.loaded(ctx); err != nil {

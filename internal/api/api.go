@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/masterstate"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
 
@@ -69,6 +70,8 @@ type AgentsResponse struct {
 type AgentResponse struct {
 	lease.Agent
 	Status AgentStatus `json:"status"`
+	// Entry is how DC/OS's state shows the agent, with its bridges.
+	Entry masterstate.Agent `json:"entry"`
 }
 
 // AgentStatus is how an agent was when it last reported.
