@@ -17,6 +17,8 @@ import (
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 )
 
 // TestMain fails when a goroutine is left.
@@ -26,15 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // test is from now on. The Watch keeps every signal.
 func watching(t *testing.T, open func() (io.ReadCloser, error)) *Watch {
 	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("make a network namespace (it takes root): %v", err)
-	}
+	ns := netnstest.Enter(t)
 	w := New(slog.New(slog.DiscardHandler))
 	w.changed = make(chan string, 10000)
 	if open != nil {
@@ -54,15 +48,7 @@ func watching(t *testing.T, open func() (io.ReadCloser, error)) *Watch {
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		ns.Close()
-		if err := netns.Set(before); err != nil {
-			t.Errorf("leave the namespace: %v", err)
-			return
-		}
-		before.Close()
-		runtime.UnlockOSThread()
 	})
-	run(t, "ip link set lo up")
 	w.next(t)
 	return w
 }
@@ -82,8 +68,8 @@ func (w *Watch) next(t *testing.T) string {
 // heard is all that was signalled until now, in words, each once.
 func (w *Watch) heard(t *testing.T) string {
 	t.Helper()
-	run(t, "ip link add m-end type bridge")
-	run(t, "ip link del m-end")
+	netnstest.Run(t, "ip link add m-end type bridge")
+	netnstest.Run(t, "ip link del m-end")
 	var out []string
 	for {
 		what := w.next(t)
@@ -93,14 +79,6 @@ func (w *Watch) heard(t *testing.T) string {
 		if !strings.Contains(what, "m-end") && (len(out) == 0 || out[len(out)-1] != what) {
 			out = append(out, what)
 		}
-	}
-}
-
-func run(t *testing.T, line string) {
-	t.Helper()
-	words := strings.Fields(line)
-	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s", line, err, out)
 	}
 }
 
@@ -121,7 +99,7 @@ func TestHeard(t *testing.T) {
 		"ip link set wire up",
 		"ip addr add 10.0.0.1/24 dev under",
 	} {
-		run(t, line)
+		netnstest.Run(t, line)
 	}
 	under, err := exec.Command("cat", "/proc/net/dev_mcast").Output()
 	if err != nil {
@@ -169,7 +147,7 @@ func TestHeard(t *testing.T) {
 
 		{"ip link del vtep1024", "device vtep1024 was deleted"},
 	} {
-		run(t, tt.change)
+		netnstest.Run(t, tt.change)
 		if got := w.heard(t); !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
 			t.Errorf("%s: heard %q, want %q", tt.change, got, tt.want)
 		}
@@ -189,13 +167,13 @@ func TestDevicesOfBefore(t *testing.T) {
 		}
 		return overflow{}, nil
 	})
-	run(t, "ip link add m-dcos type bridge")
+	netnstest.Run(t, "ip link add m-dcos type bridge")
 	close(opened)
 	// Events were lost, so it begins anew, and says that all may be changed.
 	if got := w.next(t); got != "the watch began" {
 		t.Errorf("after an overflow it says %q", got)
 	}
-	run(t, "ip addr add 9.0.0.1/25 dev m-dcos")
+	netnstest.Run(t, "ip addr add 9.0.0.1/25 dev m-dcos")
 	if got := w.heard(t); !strings.HasPrefix(got, "address of m-dcos") {
 		t.Errorf("heard %q", got)
 	}

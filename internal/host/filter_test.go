@@ -6,17 +6,16 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/firewall"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 	"github.com/dcos/dcos-overlay/internal/network"
 	"github.com/dcos/dcos-overlay/internal/peerset"
 )
@@ -25,25 +24,7 @@ import (
 // goroutine is in until the test ends.
 func newHost(t *testing.T, filter bool) *Host {
 	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("making a network namespace (the test must be root's): %v", err)
-	}
-	t.Cleanup(func() {
-		ns.Close()
-		if err := netns.Set(before); err != nil {
-			// The thread stays locked, and dies with the test's goroutine.
-			t.Errorf("going back to the test's own namespace: %v", err)
-			return
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
+	netnstest.Enter(t)
 	conf := agentconf.Config{VXLANFilter: filter, StateDir: t.TempDir(), RunDir: t.TempDir()}
 	return New(conf, slog.New(slog.NewTextHandler(io.Discard, nil)))
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 )
 
 func TestBridgeCreate(t *testing.T) {
@@ -119,7 +120,7 @@ func TestBridgeFirstAtOnce(t *testing.T) {
 	for range 10 {
 		t.Run("", func(t *testing.T) {
 			var kernels []*Kernel
-			enterNamespace(t)
+			netnstest.Enter(t)
 			for range 8 {
 				kernels = append(kernels, open(t))
 			}

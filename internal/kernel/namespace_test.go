@@ -4,46 +4,19 @@ import (
 	"context"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 // TestMain fails when a goroutine is left: the CNI plugin forks nothing off.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// enterNamespace puts the test into a network namespace of its own, with only
-// a loopback device, until the test ends.
-func enterNamespace(t testing.TB) netns.NsHandle {
-	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("make a network namespace (it takes root): %v", err)
-	}
-	t.Cleanup(func() {
-		ns.Close()
-		if err := netns.Set(before); err != nil {
-			t.Errorf("leave the namespace: %v", err)
-			return // the thread stays locked and ends with the goroutine
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
-	ip(t, "link set lo up")
-	return ns
-}
 
 // open is a Kernel in the current namespace.
 func open(t testing.TB) *Kernel {
@@ -59,7 +32,7 @@ func open(t testing.TB) *Kernel {
 // newKernel is a Kernel in a fresh namespace.
 func newKernel(t testing.TB) *Kernel {
 	t.Helper()
-	enterNamespace(t)
+	netnstest.Enter(t)
 	return open(t)
 }
 
@@ -69,15 +42,7 @@ func ip(t testing.TB, args string) string { t.Helper(); return command(t, "ip "+
 // bridge runs the bridge command likewise.
 func bridge(t testing.TB, args string) string { t.Helper(); return command(t, "bridge "+args) }
 
-func command(t testing.TB, line string) string {
-	t.Helper()
-	words := strings.Fields(line)
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v: %s", line, err, out)
-	}
-	return string(out)
-}
+func command(t testing.TB, line string) string { t.Helper(); return netnstest.Run(t, line) }
 
 // contains fails the test unless the text has every one of the parts.
 func contains(t testing.TB, text string, parts ...string) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 )
 
 // TestTunnel joins two hosts by an underlay and sends data from the Mesos
@@ -24,7 +25,7 @@ func TestTunnel(t *testing.T) {
 		"over IPv6": {"2001:db8::1", "2001:db8::2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			hosts := [2]netns.NsHandle{enterNamespace(t), enterNamespace(t)}
+			hosts := [2]netns.NsHandle{netnstest.Enter(t), netnstest.Enter(t)}
 			all := agents(2)
 			for i := range all {
 				all[i].IP = netip.MustParseAddr(underlay[i])

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 )
 
 func TestVTEPCreate(t *testing.T) {
@@ -164,7 +165,7 @@ func TestVTEPPortTakenBySocket(t *testing.T) {
 // TestVTEPElsewhere calls from a thread in another namespace.
 func TestVTEPElsewhere(t *testing.T) {
 	k := newKernel(t)
-	enterNamespace(t)
+	netnstest.Enter(t)
 	ensureVTEP(t, k, sampleVTEP())
 	ensureBridge(t, k, sampleBridge())
 	if links, err := netlink.LinkList(); err != nil || len(links) != 1 && links[0].Attrs().Name != "lo" {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,34 +14,10 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-)
 
-// newNamespace puts the test's goroutine into a fresh network namespace until
-// the test ends.
-func newNamespace(t testing.TB) {
-	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("making a network namespace (the test must be root's): %v", err)
-	}
-	t.Cleanup(func() {
-		ns.Close()
-		if err := netns.Set(before); err != nil {
-			// The thread stays locked, and dies with the test's goroutine.
-			t.Errorf("going back to the test's own namespace: %v", err)
-			return
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
-}
+	"github.com/dcos/dcos-overlay/internal/netnstest"
+)
 
 var families = map[string]Set{"IPv4": Of(false), "IPv6": Of(true)}
 
@@ -99,7 +74,7 @@ func sync(t *testing.T, s Set, want []netip.Addr) Change {
 func TestSync(t *testing.T) {
 	for name, s := range families {
 		t.Run(name, func(t *testing.T) {
-			newNamespace(t)
+			netnstest.Enter(t)
 			if _, there, err := s.Addrs(); there || err != nil {
 				t.Fatalf("at first: %v, %v", there, err)
 			}
@@ -137,7 +112,7 @@ func TestSync(t *testing.T) {
 }
 
 func TestOtherFamilyAndRepetitionsAreLeftOut(t *testing.T) {
-	newNamespace(t)
+	netnstest.Enter(t)
 	mixed := []netip.Addr{
 		netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1"), netip.MustParseAddr("::ffff:10.0.0.2"),
 		netip.MustParseAddr("10.0.0.1"), {}, netip.MustParseAddr("fe80::1%eth0"),
@@ -151,7 +126,7 @@ func TestOtherFamilyAndRepetitionsAreLeftOut(t *testing.T) {
 func TestAddNeverShrinksAndNeverMakes(t *testing.T) {
 	for name, s := range families {
 		t.Run(name, func(t *testing.T) {
-			newNamespace(t)
+			netnstest.Enter(t)
 			if got, err := s.Add(t.Context(), addrs(s, 0, 9)); err != nil || got != (Change{}) {
 				t.Fatalf("Add without a set: %+v, %v", got, err)
 			}
@@ -169,7 +144,7 @@ func TestAddNeverShrinksAndNeverMakes(t *testing.T) {
 
 // TestRandomOrder compares with a map, whatever came before.
 func TestRandomOrder(t *testing.T) {
-	newNamespace(t)
+	netnstest.Enter(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -234,7 +209,7 @@ func TestAnotherKindIsReported(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			newNamespace(t)
+			netnstest.Enter(t)
 			if err := make(); err != nil {
 				t.Fatal(err)
 			}
@@ -256,7 +231,7 @@ func TestAnotherKindIsReported(t *testing.T) {
 
 // TestForeignSetsStay: only the two names are ours.
 func TestForeignSetsStay(t *testing.T) {
-	newNamespace(t)
+	netnstest.Enter(t)
 	if err := netlink.IpsetCreate("DCOS-OVERLAY-PEERS40", typeName, netlink.IpsetCreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +247,7 @@ func TestForeignSetsStay(t *testing.T) {
 }
 
 func TestDestroyOfAUsedSetSaysSo(t *testing.T) {
-	newNamespace(t)
+	netnstest.Enter(t)
 	s := Of(false)
 	sync(t, s, nil)
 	// A set of sets holds on to its members, as a rule does.
@@ -318,7 +293,7 @@ func TestNamesFitTheKernel(t *testing.T) {
 }
 
 func TestEndedContext(t *testing.T) {
-	newNamespace(t)
+	netnstest.Enter(t)
 	s := Of(false)
 	sync(t, s, nil)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -379,7 +354,7 @@ func BenchmarkSync(b *testing.B) {
 }
 
 func benchmark(b *testing.B, s Set, anew bool, n int, f func() error) {
-	newNamespace(b)
+	netnstest.Enter(b)
 	for b.Loop() {
 		if err := f(); err != nil {
 			b.Fatal(err)
