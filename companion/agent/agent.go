@@ -37,6 +37,7 @@ type Docker interface {
 	Usage(ctx context.Context, n docker.Network) (used, free int64, err error)
 	List(ctx context.Context) (overlays []string, err error)
 	Remove(ctx context.Context, overlay string) error
+	Cut(ctx context.Context, overlay string) error
 }
 
 // Watch hears of changes in the kernel; *watch.Watch has it.
@@ -74,6 +75,11 @@ type Agent struct {
 	claim    claim
 	savedAt  time.Time
 	savedRev int64
+	// release gives back what is held of one overlay: giveBack, but in tests.
+	release func(ctx context.Context, held *agentstate.Held, overlay string) error
+	// empty is since when overlays that are being deleted are seen without
+	// containers.
+	empty map[string]time.Time
 }
 
 // Status is how the host is.
@@ -94,6 +100,8 @@ type Status struct {
 	WantsDocker, DockerUp bool
 	// Warnings may be trouble on this host, and are no error.
 	Warnings []string
+	// Draining says of overlays that are being deleted what they wait for.
+	Draining []string
 	// Crowded are the address families whose neighbour table may be too small
 	// for the peers.
 	Crowded []string
@@ -164,7 +172,7 @@ func (a *Agent) pass(ctx context.Context) Pass {
 		a.publish(held, states)
 		a.reporter.tell(held.Agent.IP, a.claim.answers, api.StatusRequest{ID: held.Agent.ID, Overlays: states})
 		a.Watch.SetUnderlay(done.Underlay.Index, held.Agent.IP)
-		overlaysErr = errors.Join(overlaysErr, a.retireDocker(ctx, &view, held, &done))
+		overlaysErr = errors.Join(overlaysErr, a.drain(ctx, &view, held, &done), a.retireDocker(ctx, &view, held, &done))
 	}
 	confErr := done.Note(host.KindConf)(a.confs(&view, held))
 	a.rules = done.Rules
@@ -204,7 +212,7 @@ func (a *Agent) programmed(ctx context.Context, view *peers.View) (*agentstate.H
 	}
 	done, err := a.Host.Program(ctx, held, known)
 	if a.knowsAll(view, held) {
-		err = errors.Join(err, a.retireDevices(held, &done))
+		err = errors.Join(err, a.retireDevices(view, held, &done))
 	}
 	if view.Synced && a.savedRev != view.Revision && time.Since(a.savedAt) > peersEvery {
 		saveErr := a.Host.Dir.SavePeers(view.Agents)

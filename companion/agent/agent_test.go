@@ -8,16 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 
 	"github.com/dcos/dcos-overlay/companion/peers"
@@ -27,6 +24,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/docker"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 	"github.com/dcos/dcos-overlay/internal/network"
 )
 
@@ -40,18 +38,21 @@ type world struct {
 	*Agent
 	engine *engine
 	events chan api.Event
-	rev    int64
-	self   lease.Agent
-	net    network.Network
+	// deleting and deleted are what the coordinator says of overlays; released
+	// is what it is told.
+	deleting, deleted, released []string
+	rev                         int64
+	self                        lease.Agent
+	net                         network.Network
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	enterNamespace(t)
-	run(t, "ip link add eth0 type veth peer name wire")
-	run(t, "ip addr add 10.0.0.1/24 dev eth0")
-	run(t, "ip link set eth0 up")
-	run(t, "ip link set wire up")
+	netnstest.Enter(t)
+	netnstest.Run(t, "ip link add eth0 type veth peer name wire")
+	netnstest.Run(t, "ip addr add 10.0.0.1/24 dev eth0")
+	netnstest.Run(t, "ip link set eth0 up")
+	netnstest.Run(t, "ip link set wire up")
 
 	dir := t.TempDir()
 	conf := agentconf.Config{
@@ -83,6 +84,10 @@ func newWorld(t *testing.T) *world {
 		Interval: time.Minute, Log: log, Alive: func() {},
 	}
 	w.reporter = newReporter(w.Agent)
+	w.release = func(_ context.Context, _ *agentstate.Held, overlay string) error {
+		w.released = append(w.released, overlay)
+		return nil
+	}
 	w.claim.done = true
 	check(t, w.Host.Dir.Save(&agentstate.Held{Agent: w.self, Network: w.net, Revision: 1}))
 	return w
@@ -108,7 +113,7 @@ func (w *world) tell() {
 	self, net := w.self.Clone(), w.net
 	net.Overlays = slices.Clone(net.Overlays)
 	for _, e := range []api.Event{
-		{Type: api.EventSnapshot}, {Type: api.EventNetwork, Network: &net},
+		{Type: api.EventSnapshot}, {Type: api.EventNetwork, Network: &net, Deleting: w.deleting, Deleted: w.deleted},
 		{Type: api.EventSet, Agent: self}, {Type: api.EventSynced},
 	} {
 		e.Revision = w.rev
@@ -162,7 +167,7 @@ func (e *engine) Ensure(_ context.Context, n docker.Network) ([]string, error) {
 	}
 	e.networks[n.Name] = true
 	if !exists(n.Bridge) {
-		run(e.t, "ip link add "+n.Bridge+" type bridge")
+		netnstest.Run(e.t, "ip link add "+n.Bridge+" type bridge")
 	}
 	return []string{"Docker network " + n.Name + " was missing"}, nil
 }
@@ -186,9 +191,16 @@ func (e *engine) Remove(_ context.Context, overlay string) error {
 	case e.busy[overlay]:
 		return fmt.Errorf("Docker network %s is %w by a container", overlay, docker.ErrInUse)
 	}
+	return e.Cut(context.Background(), overlay)
+}
+
+func (e *engine) Cut(_ context.Context, overlay string) error {
+	if e.down {
+		return e.err()
+	}
 	delete(e.networks, overlay)
 	if exists("d-" + overlay) {
-		run(e.t, "ip link del d-"+overlay)
+		netnstest.Run(e.t, "ip link del d-"+overlay)
 	}
 	return nil
 }
@@ -250,8 +262,8 @@ func TestRetire(t *testing.T) {
 	w.passes("at first", "dcos:mrdc dcos6:mrdc")
 	w.self.Overlays, w.net.Overlays = w.self.Overlays[:1], w.net.Overlays[:1]
 	w.engine.busy["dcos6"] = true
-	run(t, "ip link add dov1 type veth peer name inside")
-	run(t, "ip link set dov1 master m-dcos6")
+	netnstest.Run(t, "ip link add dov1 type veth peer name inside")
+	netnstest.Run(t, "ip link set dov1 master m-dcos6")
 	w.passes("gone, but nobody has said so", "dcos:mrdc dcos6:mrdc")
 	check(t, w.Host.Dir.Save(&agentstate.Held{Agent: w.self, Network: w.net, Revision: 1}))
 	w.passes("gone by the lease on disk alone", "dcos:mrdc dcos6:mrdc")
@@ -259,7 +271,7 @@ func TestRetire(t *testing.T) {
 	w.passes("gone and in use", "dcos:mrdc dcos6:mrd")
 	disconnect()
 	w.engine.busy["dcos6"] = false
-	run(t, "ip link del dov1")
+	netnstest.Run(t, "ip link del dov1")
 	w.passes("out of use, and the stream is away", "dcos:mrdc dcos6:mrd")
 	disconnect = w.connect()
 	defer disconnect()
@@ -269,7 +281,7 @@ func TestRetire(t *testing.T) {
 		t.Errorf("it still repairs %d things", n)
 	}
 	// Bridges and networks that no mark and no label tells of are others'.
-	run(t, "ip link add m-other type bridge")
+	netnstest.Run(t, "ip link add m-other type bridge")
 	w.passes("with another's bridge", "dcos:mrdc dcos6:")
 	if !exists("m-other") {
 		t.Error("another's bridge is gone")
@@ -306,7 +318,7 @@ func TestDisabledAndHeld(t *testing.T) {
 // from being up, and no part of the host another.
 func TestOneFailureLeavesTheRest(t *testing.T) {
 	w := newWorld(t)
-	run(t, "ip link add m-dcos type veth peer name peer1")
+	netnstest.Run(t, "ip link add m-dcos type veth peer name peer1")
 	last := w.pass(t.Context())
 	if last.Err != nil || last.Overlays == nil || !strings.Contains(last.Overlays.Error(), "overlay dcos: make bridge m-dcos") {
 		t.Errorf("the pass says %v and %v", last.Err, last.Overlays)
@@ -318,7 +330,7 @@ func TestOneFailureLeavesTheRest(t *testing.T) {
 	if states[0].State.Status != lease.StatusFailed || states[1].State.Status != lease.StatusOK {
 		t.Errorf("the states are %+v", states)
 	}
-	run(t, "ip link del m-dcos")
+	netnstest.Run(t, "ip link del m-dcos")
 	w.passes("put right", "dcos:mrdc dcos6:mrdc")
 
 	w.engine.down = true
@@ -332,8 +344,8 @@ func TestOneFailureLeavesTheRest(t *testing.T) {
 
 func TestNoVTEP(t *testing.T) {
 	w := newWorld(t)
-	run(t, "ip link add other type vxlan id 1024 dstport 64000 local 10.0.0.1")
-	run(t, "ip link set other up")
+	netnstest.Run(t, "ip link add other type vxlan id 1024 dstport 64000 local 10.0.0.1")
+	netnstest.Run(t, "ip link set other up")
 	last := w.pass(t.Context())
 	if last.Err == nil || !strings.Contains(last.Err.Error(), "UDP port 64000 is taken by the VXLAN device other") {
 		t.Errorf("the pass says %v", last.Err)
@@ -342,7 +354,7 @@ func TestNoVTEP(t *testing.T) {
 	if got := w.ours(); got != "dcos:mdc dcos6:mdc" {
 		t.Errorf("there is %q", got)
 	}
-	if rules := run(t, "iptables-save"); !strings.Contains(rules, "-A DCOS-OVERLAY-MASQ -s 9.0.0.0/8 -j MASQUERADE") {
+	if rules := netnstest.Run(t, "iptables-save"); !strings.Contains(rules, "-A DCOS-OVERLAY-MASQ -s 9.0.0.0/8 -j MASQUERADE") {
 		t.Errorf("the rules are\n%s", rules)
 	}
 	for _, s := range w.Status().Overlays {
@@ -357,47 +369,16 @@ func TestNoVTEP(t *testing.T) {
 func TestDockerBridgeDeleted(t *testing.T) {
 	w := newWorld(t)
 	w.passes("at first", "dcos:mrdc dcos6:mrdc")
-	run(t, "ip link del d-dcos")
+	netnstest.Run(t, "ip link del d-dcos")
 	w.passes("with d-dcos deleted", "dcos:mrdc dcos6:mrdc")
 	if !exists("d-dcos") {
 		t.Error("d-dcos is not back")
 	}
-	run(t, "ip link del d-dcos")
+	netnstest.Run(t, "ip link del d-dcos")
 	w.engine.busy["dcos"] = true
 	if last := w.pass(t.Context()); last.Overlays == nil || !strings.Contains(last.Overlays.Error(), "d-dcos was deleted") {
 		t.Errorf("with a container on it the pass says %v", last.Overlays)
 	}
-}
-
-func enterNamespace(t *testing.T) {
-	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	check(t, err)
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("make a network namespace (it takes root): %v", err)
-	}
-	t.Cleanup(func() {
-		ns.Close()
-		if err := netns.Set(before); err != nil {
-			t.Errorf("leave the namespace: %v", err)
-			return // the thread stays locked and ends with the goroutine
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
-	run(t, "ip link set lo up")
-}
-
-func run(t *testing.T, line string) string {
-	t.Helper()
-	words := strings.Fields(line)
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v: %s", line, err, out)
-	}
-	return string(out)
 }
 
 func exists(device string) bool {

@@ -55,15 +55,10 @@ func (a *Agent) lease(ctx context.Context, view *peers.View) (*agentstate.Held, 
 	if err != nil {
 		return held, err
 	}
-	var wanted []string
-	if held != nil {
-		for _, o := range held.Agent.Overlays {
-			wanted = append(wanted, o.Name)
-		}
-	}
+	wanted := wanted(held, view)
 	// A host that takes no subnets takes a VTEP, and so reaches those of others;
 	// one that waits for its first container takes nothing before it comes.
-	if a.Host.Conf.Network.AllocateSubnet && !a.wantsAll() && len(wanted) == 0 {
+	if a.Host.Conf.Network.AllocateSubnet && !a.wantsAll() && (held == nil || len(held.Agent.Overlays) == 0) {
 		return held, nil
 	}
 	if held != nil && held.Agent.IP == ip && a.claim.done && !a.missing(held, view) {
@@ -89,6 +84,22 @@ func (a *Agent) lease(ctx context.Context, view *peers.View) (*agentstate.Held, 
 	return fresh, nil
 }
 
+// wanted are the overlays to claim of those that are held. One that is not
+// leased from any more would have the claim refused, and is kept without it as
+// long as the coordinator lets us.
+func wanted(held *agentstate.Held, view *peers.View) (out []string) {
+	if held == nil {
+		return nil
+	}
+	for _, o := range held.Agent.Overlays {
+		info, there := view.Network.Overlay(o.Name)
+		if !view.Connected || there && info.IsEnabled() {
+			out = append(out, o.Name)
+		}
+	}
+	return out
+}
+
 func (a *Agent) renew(ctx context.Context, ip netip.Addr, overlays []string, timeout time.Duration) (*agentstate.Held, error) {
 	client, err := a.clients.to(a.Host, ip)
 	if err != nil {
@@ -97,8 +108,8 @@ func (a *Agent) renew(ctx context.Context, ip netip.Addr, overlays []string, tim
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	fresh, err := a.Host.Claim(ctx, client, ip, overlays, a.wantsAll())
-	if apiclient.IsCode(err, api.CodeNotFound) {
-		// An overlay that we hold was deleted: the rest is still ours.
+	if apiclient.IsCode(err, api.CodeNotFound) || apiclient.IsCode(err, api.CodeDisabled) {
+		// An overlay that we held was taken from us: the rest is still ours.
 		fresh, err = a.Host.Claim(ctx, client, ip, nil, a.wantsAll())
 	}
 	return fresh, err
@@ -128,8 +139,8 @@ func (a *Agent) refreshed(held *agentstate.Held, view *peers.View) (*agentstate.
 	if !ok || !view.Connected || view.Revision <= held.Revision {
 		return held, nil
 	}
-	fresh := &agentstate.Held{Agent: self, Network: view.Network, Revision: view.Revision}
-	if sameGrant(fresh.Agent, held.Agent) && reflect.DeepEqual(fresh.Network, held.Network) {
+	fresh := &agentstate.Held{Agent: self, Network: view.Network, Deleting: view.Deleting, Revision: view.Revision}
+	if sameGrant(fresh.Agent, held.Agent) && reflect.DeepEqual(fresh.Network, held.Network) && slices.Equal(fresh.Deleting, held.Deleting) {
 		return held, nil
 	}
 	if err := a.Host.Dir.Save(fresh); err != nil {

@@ -32,7 +32,7 @@ const (
 func (a *Agent) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	a.reporter = newReporter(a)
+	a.reporter, a.release = newReporter(a), a.giveBack
 	wg.Go(func() { a.reporter.run(ctx) })
 
 	failures, repairing := 0, 0
@@ -51,7 +51,11 @@ func (a *Agent) Run(ctx context.Context) {
 		case <-time.After(rest(last.Took, repairing)):
 		}
 		var ok bool
-		if why, ok = a.wait(ctx, pause(failures, a.Interval)); !ok {
+		longest := pause(failures, a.Interval)
+		if a.draining() {
+			longest = min(longest, drainEvery)
+		}
+		if why, ok = a.wait(ctx, longest); !ok {
 			return
 		}
 	}

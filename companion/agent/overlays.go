@@ -23,7 +23,7 @@ func (a *Agent) eachOverlay(ctx context.Context, held *agentstate.Held, failure 
 		s := api.OverlayStatus{Name: o.Name, State: lease.State{Status: lease.StatusOK}}
 		own := done.Failed[o.Name]
 		if wantsDocker {
-			dockerErr := a.docker(ctx, o, &s, done)
+			dockerErr := a.docker(ctx, o, held.Drains(o.Name), &s, done)
 			if errors.Is(dockerErr, docker.ErrUnavailable) {
 				dockerUp = false
 			}
@@ -48,17 +48,20 @@ func (a *Agent) eachOverlay(ctx context.Context, held *agentstate.Held, failure 
 	return out, errors.Join(errs...)
 }
 
-func (a *Agent) docker(ctx context.Context, o lease.Overlay, s *api.OverlayStatus, done *host.Outcome) error {
+func (a *Agent) docker(ctx context.Context, o lease.Overlay, drains bool, s *api.OverlayStatus, done *host.Outcome) error {
 	n, ok := docker.Of(o, done.MTU)
 	// Without an MTU the host itself is wrong, and that is said already.
 	if !ok || done.MTU == 0 {
 		return nil
 	}
-	if err := done.Note(host.KindDocker)(a.Docker.Ensure(ctx, n)); err != nil {
-		return err
-	}
-	if err := a.dockerBridge(ctx, n, done); err != nil {
-		return err
+	// That of an overlay that is being deleted goes with its last container.
+	if !drains {
+		if err := done.Note(host.KindDocker)(a.Docker.Ensure(ctx, n)); err != nil {
+			return err
+		}
+		if err := a.dockerBridge(ctx, n, done); err != nil {
+			return err
+		}
 	}
 	used, free, err := a.Docker.Usage(ctx, n)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dcos/dcos-overlay/companion/conffile"
 	"github.com/dcos/dcos-overlay/companion/peers"
@@ -21,9 +22,10 @@ func (a *Agent) knowsAll(view *peers.View, held *agentstate.Held) bool {
 }
 
 // retireDevices removes the bridges of overlays that are held no longer, once
-// no container is on them. The marks of what was set up tell which bridges are
-// ours. It needs the host's lock.
-func (a *Agent) retireDevices(held *agentstate.Held, done *host.Outcome) error {
+// no container is on them, or at once if the overlay was deleted from under
+// them. The marks of what was set up tell which bridges are ours. It needs the
+// host's lock.
+func (a *Agent) retireDevices(view *peers.View, held *agentstate.Held, done *host.Outcome) error {
 	marked, err := a.Host.Dir.Marked()
 	if err != nil {
 		return err
@@ -34,7 +36,7 @@ func (a *Agent) retireDevices(held *agentstate.Held, done *host.Outcome) error {
 			continue
 		}
 		bridge := network.MesosBridgeName(o)
-		err := removeBridge(bridge)
+		err := removeBridge(bridge, taken(view, o))
 		if a.waits(bridge, err, kernel.ErrInUse) {
 			continue
 		}
@@ -52,13 +54,23 @@ func (a *Agent) retireDevices(held *agentstate.Held, done *host.Outcome) error {
 	return errors.Join(errs...)
 }
 
-func removeBridge(name string) error {
+// taken tells whether an overlay that is held no longer was deleted by an
+// operator who would not wait for its containers. Without that word it may as
+// well have been lost with etcd's data, and then its containers talk on.
+func taken(view *peers.View, overlay string) bool { return slices.Contains(view.Deleted, overlay) }
+
+// removeBridge removes a bridge without containers or, with force, any.
+func removeBridge(name string, force bool) error {
 	k, err := kernel.Open()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	return k.RemoveBridge(name)
+	err = k.RemoveBridge(name)
+	if force && errors.Is(err, kernel.ErrInUse) {
+		err = k.RemoveLink(name)
+	}
+	return err
 }
 
 // waits tells whether err is that containers still use a thing, and logs it
@@ -75,7 +87,7 @@ func (a *Agent) waits(thing string, err, inUse error) bool {
 }
 
 // retireDocker removes the Docker networks of overlays that are held no
-// longer, once no container is on them.
+// longer, once no container is on them, or at once as retireDevices does.
 func (a *Agent) retireDocker(ctx context.Context, view *peers.View, held *agentstate.Held, done *host.Outcome) error {
 	if !held.Agent.Config.DockerBridge || !a.knowsAll(view, held) {
 		return nil
@@ -95,7 +107,11 @@ func (a *Agent) retireDocker(ctx context.Context, view *peers.View, held *agents
 			continue
 		}
 		thing := "Docker network " + o
-		err := a.Docker.Remove(ctx, o)
+		remove := a.Docker.Remove
+		if taken(view, o) {
+			remove = a.Docker.Cut
+		}
+		err := remove(ctx, o)
 		if a.waits(thing, err, docker.ErrInUse) {
 			continue
 		}

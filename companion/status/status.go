@@ -86,6 +86,7 @@ func notes(s agent.Status) []string {
 	default:
 		out = append(out, fmt.Sprintf("the coordinator's stream is away since about %s; what is set up stays", s.SyncedAt.Format(time.RFC3339)))
 	}
+	out = append(out, s.Draining...)
 	out = append(out, s.Warnings...)
 	if len(s.Crowded) > 0 {
 		out = append(out, fmt.Sprintf("the neighbour table (%s) may be too small for %d peers: raise gc_thresh3", strings.Join(s.Crowded, ", "), s.Last.Peers))

@@ -36,6 +36,7 @@ func TestRealEngine(t *testing.T) {
 		{"create and remove", testCreateAndRemove},
 		{"wrong and unused", testWrongAndUnused},
 		{"wrong and in use", testWrongAndInUse},
+		{"cut", testCut},
 		{"not ours", testNotOurs},
 		{"in the way", testInTheWay},
 		{"usage", testUsage},
@@ -188,6 +189,23 @@ func testWrongAndInUse(t *testing.T, e *engine) {
 	e.end(ca, cb)
 	e.ensure(n, "Docker network dcos had subnet 9.0.1.128/25 instead of 9.0.2.128/25")
 	e.remove("dcos")
+}
+
+func testCut(t *testing.T, e *engine) {
+	e.ensure(net4(), "Docker network dcos was missing")
+	c := e.run("c", "dcos")
+	for range 2 { // what is done is done
+		if err := e.Cut(context.Background(), "dcos"); err != nil {
+			t.Errorf("Cut: %v", err)
+		}
+	}
+	e.end(c)
+	remove := e.foreign("dcos", "d-dcos", "9.0.1.128/25")
+	id := e.inspect("dcos").ID
+	if err := e.Cut(context.Background(), "dcos"); err != nil || e.inspect("dcos").ID != id {
+		t.Errorf("Cut of a network that is not ours: %v, and it is %s", err, e.inspect("dcos").ID)
+	}
+	remove()
 }
 
 func testNotOurs(t *testing.T, e *engine) {
