@@ -47,7 +47,7 @@ func (r *Registry) Overlays(ctx context.Context) ([]api.Overlay, error) {
 }
 
 // PutOverlay makes the overlay be as o says: it creates it, enables or
-// disables it, ends its being deleted, or changes its addresses while nobody
+// disables it, isolates or opens it, ends its being deleted, or changes its addresses while nobody
 // holds any. created tells whether it was not there before. Refusals are
 // *api.Error.
 func (r *Registry) PutOverlay(ctx context.Context, o network.Overlay) (created bool, err error) {
@@ -69,7 +69,7 @@ func (x *index) planOverlay(o network.Overlay, now time.Time, quarantine time.Du
 	p.unchanged(keyNetwork, x.baseRev)
 	p.unchanged(keyOverlay(o.Name), stored.rev)
 	moves := !exists || !sameSpace(stored.Overlay, o)
-	if exists && !moves && !stored.Deleting && stored.IsEnabled() == o.IsEnabled() {
+	if exists && !moves && !stored.Deleting && stored.IsEnabled() == o.IsEnabled() && stored.Isolated == o.Isolated {
 		return p, nil
 	}
 	if moves {

@@ -149,6 +149,7 @@ func overlayDifferences(stored overlayEntry, want network.Overlay) []string {
 		{"subnet6", stored.Subnet6, want.Subnet6},
 		{"prefix6", stored.Prefix6, want.Prefix6},
 		{"enabled", stored.IsEnabled(), want.IsEnabled()},
+		{"isolated", stored.Isolated, want.Isolated},
 	})
 }
 

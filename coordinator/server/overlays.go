@@ -48,7 +48,7 @@ func (s *Server) putOverlay(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("overlay written", "overlay", name, "created", created, "enabled", o.IsEnabled(), "caller", r.RemoteAddr)
+	s.log.Info("overlay written", "overlay", name, "created", created, "enabled", o.IsEnabled(), "isolated", o.Isolated, "caller", who(r))
 	now, err := s.registry.Overlay(ctx, name)
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (s *Server) deleteOverlay(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("overlay deleted", "overlay", name, "force", force, "gone", gone, "caller", r.RemoteAddr)
+	s.log.Info("overlay deleted", "overlay", name, "force", force, "gone", gone, "caller", who(r))
 	if gone {
 		w.WriteHeader(http.StatusNoContent)
 		return nil

@@ -1,6 +1,6 @@
 // Package firewall keeps the iptables rules of an agent: masquerading of what
-// leaves the overlays, forwarding of what passes between them, and dropping of
-// VXLAN packets from strangers. The rules are in chains named DCOS-OVERLAY-*,
+// leaves the overlays, forwarding of what passes between them, isolation of those that
+// keep to themselves, and dropping of VXLAN packets from strangers. The rules are in chains named DCOS-OVERLAY-*,
 // which belong to this package whole, with one jump from a chain of the system;
 // no other rule is touched. It uses the host's own iptables programs, of
 // whichever flavour they are.
@@ -93,13 +93,10 @@ func (f *Firewall) Check(ctx context.Context, c Config) (problems []string, err 
 func (f *Firewall) applyFamily(ctx context.Context, fam family, want Ruleset) (repairs []string, err error) {
 	for range rounds {
 		changes, lookErr := f.look(ctx, fam, want)
-		if lookErr != nil {
+		if len(changes) == 0 {
 			return repairs, lookErr
 		}
-		if len(changes) == 0 {
-			return repairs, nil
-		}
-		var errs []error
+		errs := []error{lookErr}
 		for _, ch := range changes {
 			if err := f.restore(ctx, fam, ch); err != nil {
 				errs = append(errs, err)
@@ -115,7 +112,7 @@ func (f *Firewall) applyFamily(ctx context.Context, fam family, want Ruleset) (r
 	return repairs, err
 }
 
-// look compares the kernel with want.
+// look compares the kernel with want. What it tells beside an error is true.
 func (f *Firewall) look(ctx context.Context, fam family, want Ruleset) ([]change, error) {
 	have, err := f.have(ctx, fam)
 	if err != nil {
@@ -127,7 +124,15 @@ func (f *Firewall) look(ctx context.Context, fam family, want Ruleset) ([]change
 		}
 		return nil, err
 	}
-	return plan(fam.program, want, have), nil
+	var seen Ruleset
+	for _, t := range want {
+		if !have[t.Name].hidden {
+			seen = append(seen, t)
+		} else if len(t.Chains) > 0 {
+			err = errors.Join(err, hiddenError(t.Name))
+		}
+	}
+	return plan(fam.program, seen, have), err
 }
 
 func (f *Firewall) have(ctx context.Context, fam family) (saved, error) {

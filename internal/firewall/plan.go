@@ -154,14 +154,14 @@ func forwardHome(have savedTable) string {
 }
 
 // placed tells whether the one jump to c is far enough up in home: before what
-// can undo its chain's work, which is to accept in FORWARD and to drop in
-// INPUT. In nat the place does not matter: a rule before ours that translates
+// can undo its chain's work, which is to accept in filter's FORWARD, and to
+// drop in INPUT and in mangle's FORWARD. In nat the place does not matter: a rule before ours that translates
 // is somebody's wish.
 func placed(c Chain, home string, have savedTable) bool {
-	switch c.Parent {
-	case "FORWARD":
+	switch c.Name {
+	case chainForward:
 		return leads(have.chains[home], jump(c.Name), "ACCEPT")
-	case "INPUT":
+	case chainInput, chainIsolate:
 		return leads(have.chains[home], jump(c.Name), "DROP", "REJECT")
 	}
 	return true

@@ -58,6 +58,10 @@ type Config struct {
 	// Bridges are the overlays' Mesos bridges: what is forwarded from and to
 	// them is accepted. Docker has its own rules for its own bridges.
 	Bridges []string
+	// Islands are the isolated overlays, and AllBridges both containerizers'
+	// bridges of every overlay, each in the order of overlays' names.
+	Islands    []Island
+	AllBridges []string
 	// VTEP is the VXLAN device. What leaves through it is never masqueraded,
 	// so that an overlay which is younger than this Config works too.
 	VTEP string
@@ -73,7 +77,11 @@ func ConfigOf(n network.Network) Config {
 		Spaces6: n.Spaces(true),
 		VTEP:    network.VTEPName,
 	}
-	for _, o := range n.Overlays {
+	for _, o := range sortedByName(n.Overlays) {
+		if o.Isolated {
+			c.Islands = append(c.Islands, islandOf(o))
+		}
+		c.AllBridges = append(c.AllBridges, bothBridges(o)...)
 		if o.Subnet.IsValid() {
 			c.Sources4 = append(c.Sources4, o.Subnet.Masked())
 		}
@@ -83,6 +91,10 @@ func ConfigOf(n network.Network) Config {
 		c.Bridges = append(c.Bridges, o.MesosBridge())
 	}
 	return c
+}
+
+func sortedByName(overlays []network.Overlay) []network.Overlay {
+	return slices.SortedFunc(slices.Values(overlays), func(a, b network.Overlay) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Ruleset is what one family's tables shall hold of ours: every table that we
@@ -128,8 +140,9 @@ func Want(c Config, v6 bool) Ruleset {
 		links = []string{"ff00::/8"}
 	}
 	spaces, sources = ordered(spaces), ordered(sources)
+	mangle := isolation(c, v6)
 	if len(sources) == 0 {
-		return Ruleset{nat, filter}
+		return Ruleset{mangle, nat, filter}
 	}
 
 	masq := Chain{Name: chainMasq, Parent: "POSTROUTING"}
@@ -165,7 +178,8 @@ func Want(c Config, v6 bool) Ruleset {
 		forward.add("-d %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", p)
 	}
 	filter.Chains = append(filter.Chains, forward, toSpace)
-	return Ruleset{nat, filter}
+	// What keeps overlays apart comes first, before anything lets them meet.
+	return Ruleset{mangle, nat, filter}
 }
 
 // randomFully makes the kernel choose masqueraded ports at random, which

@@ -36,6 +36,8 @@ var goldens = []struct {
 	{"want6.rules", true, ConfigOf(testNetwork())},
 	{"filter4.rules", false, filtered(ConfigOf(testNetwork()), FilterIPv4)},
 	{"filter6.rules", true, Config{Filter: FilterIPv6}},
+	{"isolated4.rules", false, ConfigOf(pair(true))},
+	{"isolated6.rules", true, ConfigOf(pair(true))},
 }
 
 // filtered is c with a filter.

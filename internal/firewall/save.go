@@ -15,10 +15,19 @@ type savedTable struct {
 	// names are the chains in the order of iptables-save.
 	names  []string
 	chains map[string][]string
+	// policies are those of the built-in chains: ACCEPT or DROP.
+	policies map[string]string
+	// hidden says that iptables cannot show what is in the table.
+	hidden bool
 }
 
-// parseSave reads the output of iptables-save. It fails on a table of which
-// iptables says that it cannot show it, for then it is unknown what is there.
+func hiddenError(table string) error {
+	return fmt.Errorf("table %s has rules that iptables cannot show: take them out of it with nft", table)
+}
+
+// parseSave reads the output of iptables-save. It fails on a table nat or
+// filter of which iptables says that it cannot show it, for then it is unknown
+// what is there; mangle, which most hosts have no need of, is marked.
 func parseSave(text string) (saved, error) {
 	out := saved{}
 	var table string
@@ -28,19 +37,27 @@ func parseSave(text string) (saved, error) {
 		case line == "" || line == "COMMIT":
 		case strings.HasPrefix(line, "#"):
 			if name, ok := incompatible(line); ok {
-				return nil, fmt.Errorf("table %s has rules that iptables cannot show: take them out of it with nft", name)
+				if name != "mangle" {
+					return nil, hiddenError(name)
+				}
+				out[name] = savedTable{hidden: true}
 			}
 		case line[0] == '*':
 			table = line[1:]
-			out[table] = savedTable{chains: map[string][]string{}}
+			out[table] = savedTable{chains: map[string][]string{}, policies: map[string]string{}}
 		case table == "":
 			return nil, fmt.Errorf("line %q is in no table", line)
 		case line[0] == ':':
-			name, _, _ := strings.Cut(line[1:], " ")
+			name, rest, _ := strings.Cut(line[1:], " ")
+			policy, _, _ := strings.Cut(rest, " ")
 			t := out[table]
 			t.names = append(t.names, name)
 			out[table] = t
 			t.chains[name] = nil
+			// A chain that is not built in has "-" for a policy.
+			if policy != "-" {
+				t.policies[name] = policy
+			}
 		case strings.HasPrefix(line, "-A "):
 			name, rule, _ := strings.Cut(line[len("-A "):], " ")
 			out[table].chains[name] = append(out[table].chains[name], rule)
@@ -58,7 +75,7 @@ func parseSave(text string) (saved, error) {
 // place of a table that something else than iptables has written to. Only the
 // tables that we use matter.
 func incompatible(comment string) (table string, is bool) {
-	for _, t := range []string{"nat", "filter"} {
+	for _, t := range []string{"nat", "filter", "mangle"} {
 		if strings.HasPrefix(comment, "# Table `"+t+"' is incompatible") {
 			return t, true
 		}

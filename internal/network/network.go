@@ -45,6 +45,9 @@ type Overlay struct {
 	Prefix6 int          `json:"prefix6,omitempty"`
 	// Enabled is nil or true for an overlay that subnets are leased from.
 	Enabled *bool `json:"enabled,omitempty"`
+	// Isolated: its containers and those of other overlays do not reach each
+	// other. Hosts and the outside are reached as ever.
+	Isolated bool `json:"isolated,omitempty"`
 }
 
 // IsEnabled tells whether subnets may be leased from o.

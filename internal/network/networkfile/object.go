@@ -115,6 +115,12 @@ func (o object) boolean(name string) *bool {
 	return &v
 }
 
+// isTrue is false where there is no field called name.
+func (o object) isTrue(name string) bool {
+	v := o.boolean(name)
+	return v != nil && *v
+}
+
 func (o object) list(name string) []*yaml.Node {
 	path, n := o.field(name)
 	switch {

@@ -106,14 +106,15 @@ func (r *reader) overlay(path string, n *yaml.Node) network.Overlay {
 	if !ok {
 		return network.Overlay{}
 	}
-	o.allow("name", "subnet", "prefix", "subnet6", "prefix6", "enabled")
+	o.allow("name", "subnet", "prefix", "subnet6", "prefix6", "enabled", "isolated")
 	return network.Overlay{
-		Name:    o.text("name"),
-		Subnet:  o.prefix("subnet"),
-		Prefix:  o.number("prefix"),
-		Subnet6: o.prefix("subnet6"),
-		Prefix6: o.number("prefix6"),
-		Enabled: o.boolean("enabled"),
+		Name:     o.text("name"),
+		Subnet:   o.prefix("subnet"),
+		Prefix:   o.number("prefix"),
+		Subnet6:  o.prefix("subnet6"),
+		Prefix6:  o.number("prefix6"),
+		Enabled:  o.boolean("enabled"),
+		Isolated: o.isTrue("isolated"),
 	}
 }
 
