@@ -21,10 +21,6 @@ import (
 // bytes: every other agent is sent it.
 const maxStateError = 1024
 
-// maxHostRoutes bounds the prefixes that one host reports: they are a tenth of
-// what etcd takes as a value.
-const maxHostRoutes = 4096
-
 // storedAlive is the value of an agent's alive key, which is there for
 // Options.AliveTTL after each status.
 type storedAlive struct {
@@ -97,9 +93,19 @@ func cleanRoutes(routes []netip.Prefix) []netip.Prefix {
 	return slices.Compact(out)
 }
 
+// clashes are the routes that overlap a range of the configuration.
+func (x *index) clashes(routes []netip.Prefix) (out []api.RouteClash) {
+	for _, p := range routes {
+		if with := x.net.Clashes(p); len(with) > 0 {
+			out = append(out, api.RouteClash{Route: p, With: with})
+		}
+	}
+	return out
+}
+
 func checkStatus(req api.StatusRequest) error {
-	if n := len(req.HostRoutes); n > maxHostRoutes {
-		return fail(api.CodeInvalid, "there are %d host_routes: at most %d are taken", n, maxHostRoutes)
+	if n := len(req.HostRoutes); n > api.MaxHostRoutes {
+		return fail(api.CodeInvalid, "there are %d host_routes: at most %d are taken", n, api.MaxHostRoutes)
 	}
 	for _, o := range req.Overlays {
 		if !o.State.Status.Valid() {

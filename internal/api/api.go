@@ -83,10 +83,22 @@ type AgentStatus struct {
 	LastSeen time.Time `json:"last_seen,omitzero"`
 	// SilentSince is since when it is known that reports are missing.
 	SilentSince time.Time `json:"silent_since,omitzero"`
+	// GoneSince is since when Mesos, which had it, has it no longer.
+	GoneSince time.Time `json:"gone_since,omitzero"`
 	// Addresses are the counts by overlay, and HostRoutes the host's own
 	// prefixes, of an agent that is alive.
 	Addresses  map[string]Addresses `json:"addresses,omitempty"`
 	HostRoutes []netip.Prefix       `json:"host_routes,omitempty"`
+	// Clashes are those of HostRoutes that overlap a range of the network.
+	Clashes []RouteClash `json:"route_clashes,omitempty"`
+}
+
+// RouteClash is a route by which a host reaches other addresses of a range
+// than the overlay's.
+type RouteClash struct {
+	Route netip.Prefix `json:"route"`
+	// With names the ranges, as in "overlay dcos (9.0.0.0/8)".
+	With []string `json:"with"`
 }
 
 // Overlay is an overlay with how far it is in its life.
@@ -117,6 +129,10 @@ type ImportResponse struct {
 	Unchanged int `json:"unchanged"`
 	Empty     int `json:"empty"`
 }
+
+// MaxHostRoutes bounds the prefixes that one host reports: they are a tenth of
+// what etcd takes as a value.
+const MaxHostRoutes = 4096
 
 // StatusRequest is the body of PUT /v1/agents/{ip}/status: the agent's word on
 // its overlays, and its heartbeat.
