@@ -7,6 +7,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/masterstate"
 )
 
 func (s *Server) claim(w http.ResponseWriter, r *http.Request) error {
@@ -21,7 +22,7 @@ func (s *Server) claim(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) doClaim(r *http.Request) (api.ClaimResponse, error) {
-	ip, err := s.ownIP(r)
+	ip, err := agentIP(r)
 	if err != nil {
 		return api.ClaimResponse{}, err
 	}
@@ -35,7 +36,7 @@ func (s *Server) doClaim(r *http.Request) (api.ClaimResponse, error) {
 }
 
 func (s *Server) release(w http.ResponseWriter, r *http.Request) error {
-	ip, err := s.ownIP(r)
+	ip, err := agentIP(r)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
-	ip, err := s.ownIP(r)
+	ip, err := agentIP(r)
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,8 @@ func (s *Server) getAgent(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	status := s.registry.Liveness([]*lease.Agent{a})[ip]
-	s.write(w, http.StatusOK, api.AgentResponse{Agent: *a, Status: status})
+	entry := masterstate.Entry(a, s.registry.Network())
+	s.write(w, http.StatusOK, api.AgentResponse{Agent: *a, Status: status, Entry: entry})
 	return nil
 }
 

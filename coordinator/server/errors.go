@@ -58,6 +58,8 @@ func statusOf(code api.Code) int {
 	switch code {
 	case api.CodeInvalid:
 		return http.StatusBadRequest
+	case api.CodeUnauthenticated:
+		return http.StatusUnauthorized
 	case api.CodeForbidden:
 		return http.StatusForbidden
 	case api.CodeNotFound:
@@ -66,7 +68,7 @@ func statusOf(code api.Code) int {
 		return http.StatusConflict
 	case api.CodeTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case api.CodeUnavailable:
+	case api.CodeUnavailable, api.CodeBusy:
 		return http.StatusServiceUnavailable
 	case api.CodeNotSupported:
 		return http.StatusMethodNotAllowed
@@ -77,24 +79,30 @@ func statusOf(code api.Code) int {
 // handle makes an http.Handler of h: it bounds the body, to limit bytes, and
 // answers errors.
 func (s *Server) handle(h handler, limit int64) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, limit)
+	return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(out, r.Body, limit)
+		w := &tracked{ResponseWriter: out}
+		defer s.rescue(w, r)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		err := h(w, r)
 		if err == nil {
 			return
 		}
 		e := answer(err)
+		if why := s.registry.Trouble(); why != nil && errors.Is(err, registry.ErrUnavailable) {
+			e.Message = fmt.Sprintf("the coordinator can't use etcd: %v. What was asked for may or may not have happened; try again", why)
+		}
 		if r.Context().Err() != nil {
 			s.log.Debug("the caller went away", "method", r.Method, "path", r.URL.Path, "caller", r.RemoteAddr)
 			w.WriteHeader(statusClosed)
 			return
 		}
-		if e.Status >= http.StatusInternalServerError {
+		if e.Status >= http.StatusInternalServerError && e.Code != api.CodeBusy {
 			s.log.Error("a call failed", "method", r.Method, "path", r.URL.Path, "caller", r.RemoteAddr, "error", err)
 		} else {
 			s.log.Debug("a call was refused", "method", r.Method, "path", r.URL.Path, "caller", r.RemoteAddr, "error", e)
 		}
+		setRetryAfter(w.Header(), e.Code)
 		s.write(w, e.Status, api.ErrorBody{Error: e})
 	})
 }

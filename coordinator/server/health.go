@@ -7,7 +7,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/api"
 )
 
-// listing is the page at /.
+// listing is what / answers to programs.
 const listing = `dcos-overlay coordinator
 
 GET    /overlay-master/state           state of all agents (DC/OS)
@@ -22,12 +22,11 @@ GET    /v1/overlays                    overlays
 GET    /v1/overlays/{name}             one overlay
 PUT    /v1/overlays/{name}             create, enable, disable
 DELETE /v1/overlays/{name}             delete; ?force=true at once
+GET    /v1/overview                    the cluster in figures; ?q=WORDS finds agents
 GET    /healthz                        this process answers
 GET    /readyz                         etcd answers and the index follows it
 GET    /metrics                        Prometheus
 `
-
-func (s *Server) page(w http.ResponseWriter, _ *http.Request) error { return writeText(w, listing) }
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) error { return writeText(w, "ok\n") }
 

@@ -20,6 +20,7 @@ type metrics struct {
 	latency  prometheus.Histogram
 	etcd     *prometheus.HistogramVec
 	errors   *prometheus.CounterVec
+	panics   prometheus.Counter
 }
 
 // buckets reach from half a millisecond to 8 seconds.
@@ -44,8 +45,12 @@ func newMetrics(r *registry.Registry) *metrics {
 			Namespace: namespace, Name: "etcd_errors_total",
 			Help: "Calls of etcd that failed.",
 		}, []string{"op"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "panics_total",
+			Help: "Calls that failed by a mistake in the coordinator.",
+		}),
 	}
-	m.registry.MustRegister(m.claims, m.latency, m.etcd, m.errors, &indexCollector{r},
+	m.registry.MustRegister(m.claims, m.latency, m.etcd, m.errors, m.panics, &indexCollector{r},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -89,6 +94,8 @@ func (c *indexCollector) Collect(out chan<- prometheus.Metric) {
 		{"agents_alive", "Agents that have reported lately.", prometheus.GaugeValue, float64(counts.Alive)},
 		{"agents_silent", "Agents that have not.", prometheus.GaugeValue, float64(counts.Silent)},
 		{"watchers", "Streams of agents that are open.", prometheus.GaugeValue, float64(counts.Watchers)},
+		{"agents_gone", "Agents that Mesos had and has no longer.", prometheus.GaugeValue, float64(counts.Gone)},
+		{"watches_lost_total", "Watches of etcd that broke.", prometheus.CounterValue, float64(counts.LostWatches)},
 		{"conflicts_total", "Transactions that lost a race and were tried again.", prometheus.CounterValue, float64(counts.Conflicts)},
 		{"index_revision", "etcd's revision that the index has seen.", prometheus.GaugeValue, float64(counts.Revision)},
 		{"etcd_revision", "etcd's revision as last heard.", prometheus.GaugeValue, float64(counts.EtcdRevision)},

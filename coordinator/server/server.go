@@ -16,11 +16,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dcos/dcos-overlay/coordinator/connlimit"
+	"github.com/dcos/dcos-overlay/coordinator/overview"
+	"github.com/dcos/dcos-overlay/coordinator/page"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
+	"github.com/dcos/dcos-overlay/coordinator/rights"
 	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/tlsfile"
 )
 
 const (
@@ -29,7 +35,8 @@ const (
 	maxBody = 1 << 20
 	// maxHeader bounds a request's header in bytes.
 	maxHeader = 64 << 10
-	// headerTimeout and readTimeout bound how long a request may take to come.
+	// headerTimeout and readTimeout bound how long a request may take to come,
+	// and the first a TLS handshake, too.
 	headerTimeout = 5 * time.Second
 	readTimeout   = 30 * time.Second
 	// writeTimeout bounds one answer, or one batch of a stream: a snapshot of
@@ -64,6 +71,16 @@ type Options struct {
 	// LocalAddrs are this machine's addresses, for which a caller on loopback
 	// may act; nil means the kernel's.
 	LocalAddrs func() ([]netip.Addr, error)
+	// Begun is closed when calls may be answered; nil means at once.
+	Begun <-chan struct{}
+	// Collectors are told with the server's own metrics.
+	Collectors []prometheus.Collector
+	// TLS, if not nil, makes it HTTPS. It needs a certificate; where it has
+	// authorities, callers need certificates of them (package rights).
+	TLS *tlsfile.Reader
+	// MaxConnections, MaxConnectionsPerHost and MaxStreams bound what is open
+	// at a time; 0 means DefaultMaxConnections and so on.
+	MaxConnections, MaxConnectionsPerHost, MaxStreams int
 }
 
 // Server answers HTTP.
@@ -73,7 +90,21 @@ type Server struct {
 	ping     time.Duration
 	local    func() ([]netip.Addr, error)
 	metrics  *metrics
+	begun    <-chan struct{}
+	overview *overview.Overview
+	page     *page.Page
 	handler  http.Handler
+
+	tls *tlsfile.Reader
+	// clientAuth says that callers are known by their certificates.
+	clientAuth bool
+	// look is how often the TLS files are looked at.
+	look time.Duration
+
+	connections *connlimit.Limiter
+	streams     places
+	timeouts    timeouts
+
 	// stopping ends the streams, which would never end by themselves.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -81,12 +112,24 @@ type Server struct {
 
 // New makes a Server.
 func New(o Options) *Server {
-	s := &Server{registry: o.Registry, log: o.Log, ping: o.Ping, local: o.LocalAddrs, metrics: newMetrics(o.Registry)}
+	s := &Server{registry: o.Registry, log: o.Log, ping: o.Ping, local: o.LocalAddrs, metrics: newMetrics(o.Registry),
+		overview: overview.New(o.Registry), page: page.New()}
 	if s.ping == 0 {
 		s.ping = DefaultPing
 	}
 	if s.local == nil {
 		s.local = interfaceAddrs
+	}
+	s.connections = connlimit.New(cmp.Or(o.MaxConnections, DefaultMaxConnections), cmp.Or(o.MaxConnectionsPerHost, DefaultMaxConnectionsPerHost), o.Log)
+	s.streams.max = int64(cmp.Or(o.MaxStreams, DefaultMaxStreams))
+	s.timeouts = timeouts{header: headerTimeout, read: readTimeout, write: writeTimeout, idle: idleTimeout}
+	s.begun = o.Begun
+	s.metrics.registry.MustRegister(o.Collectors...)
+	s.metrics.registry.MustRegister(s.boundMetrics()...)
+	if s.tls = o.TLS; s.tls != nil {
+		id, _ := s.tls.Current()
+		s.clientAuth, s.look = id.Authorities != nil, lookEvery
+		s.metrics.registry.MustRegister(s.tlsMetrics()...)
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.handler = s.routes()
@@ -101,19 +144,36 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	h := &http.Server{
 		Handler:           s.handler,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
+		ReadHeaderTimeout: s.timeouts.header,
+		ReadTimeout:       s.timeouts.read,
+		WriteTimeout:      s.timeouts.write,
+		IdleTimeout:       s.timeouts.idle,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// HTTP/2 would make many calls of one connection, past its bounds.
+		Protocols: new(http.Protocols),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, new(acquaintance))
+		},
+	}
+	h.Protocols.SetHTTP1(true)
+	serve := h.Serve
+	if s.tls != nil {
+		h.TLSConfig = s.tlsConfig()
+		serve = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		group.Go(func() error {
-			if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(s.connections.Listener(l)); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 			}
+			return nil
+		})
+	}
+	if s.tls != nil {
+		group.Go(func() error {
+			s.watchTLS(ctx)
 			return nil
 		})
 	}
@@ -138,38 +198,49 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 type route struct {
 	method, path string
 	handler      handler
+	// needs is who may make it; if nothing is said, operators.
+	needs rights.Need
 	// read says that the answer comes from the index, and how old that is.
 	read bool
 	// limit bounds the body in bytes; 0 means maxBody.
 	limit int64
 }
 
-func (s *Server) routes() http.Handler {
-	routes := []route{
-		{method: http.MethodGet, path: api.PathState, handler: s.getState, read: true},
+// calls are all that there is but /metrics, which everybody may read.
+func (s *Server) calls() []route {
+	return []route{
+		{method: http.MethodGet, path: api.PathState, handler: s.getState, needs: rights.Read, read: true},
 		{method: http.MethodPost, path: api.PathAgentsDelete, handler: s.deleteAgents},
-		{method: http.MethodGet, path: api.PathAgents, handler: s.getAgents, read: true},
-		{method: http.MethodGet, path: api.PathAgents + "/{ip}", handler: s.getAgent, read: true},
-		{method: http.MethodPut, path: api.PathLease, handler: s.claim},
-		{method: http.MethodDelete, path: api.PathLease, handler: s.release},
-		{method: http.MethodPut, path: api.PathStatus, handler: s.status},
-		{method: http.MethodGet, path: api.PathOverlays, handler: s.getOverlays, read: true},
-		{method: http.MethodGet, path: pathOverlay, handler: s.getOverlay, read: true},
+		{method: http.MethodGet, path: api.PathAgents, handler: s.getAgents, needs: rights.Read, read: true},
+		{method: http.MethodGet, path: api.PathAgents + "/{ip}", handler: s.getAgent, needs: rights.Read, read: true},
+		{method: http.MethodPut, path: api.PathLease, handler: s.claim, needs: rights.Own},
+		{method: http.MethodDelete, path: api.PathLease, handler: s.release, needs: rights.Own},
+		{method: http.MethodPut, path: api.PathStatus, handler: s.status, needs: rights.Own},
+		{method: http.MethodGet, path: api.PathOverlays, handler: s.getOverlays, needs: rights.Read, read: true},
+		{method: http.MethodGet, path: pathOverlay, handler: s.getOverlay, needs: rights.Read, read: true},
 		{method: http.MethodPut, path: pathOverlay, handler: s.putOverlay},
 		{method: http.MethodDelete, path: pathOverlay, handler: s.deleteOverlay},
 		{method: http.MethodPost, path: api.PathImport, handler: s.importState, limit: maxImport},
-		{method: http.MethodGet, path: "/healthz", handler: s.healthz},
-		{method: http.MethodGet, path: "/readyz", handler: s.readyz},
-		{method: http.MethodGet, path: "/{$}", handler: s.page},
+		{method: http.MethodGet, path: "/healthz", handler: s.healthz, needs: rights.Open},
+		{method: http.MethodGet, path: "/readyz", handler: s.readyz, needs: rights.Open},
+		{method: http.MethodGet, path: api.PathOverview, handler: s.getOverview, needs: rights.Read, read: true},
+		{method: http.MethodGet, path: "/{$}", handler: s.index, needs: rights.Read},
+		{method: http.MethodGet, path: pathPage, handler: s.pageFile, needs: rights.Read},
 	}
+}
+
+func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	allowed := map[string][]string{"/metrics": {http.MethodGet}}
-	for _, r := range routes {
+	for _, r := range s.calls() {
 		h := r.handler
 		if r.read {
 			h = s.fromIndex(h)
 		}
-		mux.Handle(r.method+" "+r.path, s.handle(h, cmp.Or(r.limit, maxBody)))
+		if r.read || r.method != http.MethodGet {
+			h = s.afterStart(h)
+		}
+		mux.Handle(r.method+" "+r.path, s.handle(s.guard(r.needs, h), cmp.Or(r.limit, maxBody)))
 		allowed[r.path] = append(allowed[r.path], r.method)
 	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))

@@ -36,7 +36,7 @@ type world struct {
 	halt func()
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
 	s, err := etcd.Start(context.Background(), t.TempDir())
 	if err != nil {
@@ -47,14 +47,18 @@ func newWorld(t testing.TB) *world {
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	w := &world{t: t, store: s, halt: cancel}
-	w.Server = New(Options{
+	o := Options{
 		Registry: r,
 		Log:      slog.New(slog.DiscardHandler),
 		Ping:     20 * time.Millisecond,
 		LocalAddrs: func() ([]netip.Addr, error) {
 			return []netip.Addr{netip.MustParseAddr("172.17.0.9")}, nil
 		},
-	})
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	w.Server = New(o)
 	t.Cleanup(func() {
 		cancel()
 		if err := errors.Join(<-done, s.Close()); err != nil {
@@ -291,10 +295,11 @@ func TestReads(t *testing.T) {
 	if want := (api.AgentsResponse{Agents: []lease.Agent{one}, Network: claimed.Network, Revision: claimed.Revision}); !reflect.DeepEqual(list, want) {
 		t.Errorf("agents: got %+v, want %+v", list, want)
 	}
-	if got := w.call("", "GET", "/v1/overlays", "").Body.String(); got != `[{"name":"dcos","subnet":"9.0.0.0/8","prefix":24,"holders":1},{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80,"holders":0}]`+"\n" {
+	if got := w.call("", "GET", "/v1/overlays", "").Body.String(); got != `[{"name":"dcos","subnet":"9.0.0.0/8","prefix":24,"holders":1,"subnets":{"leased":1,"resting":0,"free":65535}},`+
+		`{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80,"holders":0,"subnets6":{"leased":0,"resting":0,"free":65536}}]`+"\n" {
 		t.Errorf("overlays: %s", got)
 	}
-	if got := w.call("", "GET", "/v1/overlays/dcos6", "").Body.String(); got != `{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80,"holders":0}`+"\n" {
+	if got := w.call("", "GET", "/v1/overlays/dcos6", "").Body.String(); got != `{"name":"dcos6","subnet6":"fd01:b::/64","prefix6":80,"holders":0,"subnets6":{"leased":0,"resting":0,"free":65536}}`+"\n" {
 		t.Errorf("overlay: %s", got)
 	}
 	for target, want := range map[string]string{

@@ -67,7 +67,7 @@ func (s *Server) importState(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("state imported", "imported", result.Imported, "unchanged", result.Unchanged, "empty", result.Empty, "caller", r.RemoteAddr)
+	s.log.Info("state imported", "imported", result.Imported, "unchanged", result.Unchanged, "empty", result.Empty, "caller", who(r))
 	s.write(w, http.StatusOK, result)
 	return nil
 }
@@ -97,6 +97,6 @@ func (s *Server) deleteAgents(w http.ResponseWriter, r *http.Request) error {
 	if err := s.registry.Delete(ctx, ips, req.Force); err != nil {
 		return err
 	}
-	s.log.Info("agents deleted", "agents", req.Agents, "force", req.Force, "caller", r.RemoteAddr)
+	s.log.Info("agents deleted", "agents", req.Agents, "force", req.Force, "caller", who(r))
 	return s.writeState(ctx, w, r)
 }

@@ -22,6 +22,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, since, epoch str
 			return fail(api.CodeInvalid, "since is %q: it must be the revision of an event", since)
 		}
 	}
+	if err := s.enterStream(); err != nil {
+		return err
+	}
+	defer s.streams.leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
@@ -43,7 +47,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, since, epoch str
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.pump(ctx, w, control, stream); ctx.Err() == nil {
 		// Too late for an answer: the reader sees the stream end, and resumes.
-		s.log.Info("a stream ended", "caller", r.RemoteAddr, "error", err)
+		s.log.Info("a stream ended", "caller", who(r), "error", err)
 	}
 	return nil
 }
@@ -58,7 +62,7 @@ func (s *Server) pump(ctx context.Context, w http.ResponseWriter, control *http.
 			return err
 		}
 		// A reader that takes nothing for so long is as good as gone.
-		if err := control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		if err := control.SetWriteDeadline(time.Now().Add(s.timeouts.write)); err != nil {
 			return err
 		}
 		for _, line := range lines {

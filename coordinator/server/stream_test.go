@@ -55,7 +55,11 @@ func (w *world) open(base string, since int64) *lines {
 	if got := resp.Header.Get("Content-Type"); got != "application/x-ndjson" {
 		w.t.Errorf("content type %q", got)
 	}
-	return &lines{t: w.t, resp: resp, scan: bufio.NewScanner(resp.Body)}
+	return newLines(w.t, resp)
+}
+
+func newLines(t testing.TB, resp *http.Response) *lines {
+	return &lines{t: t, resp: resp, scan: bufio.NewScanner(resp.Body)}
 }
 
 // until reads up to the first event of type want.
