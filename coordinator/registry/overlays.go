@@ -47,9 +47,9 @@ func (r *Registry) Overlays(ctx context.Context) ([]api.Overlay, error) {
 }
 
 // PutOverlay makes the overlay be as o says: it creates it, enables or
-// disables it, isolates or opens it, ends its being deleted, or changes its addresses while nobody
-// holds any. created tells whether it was not there before. Refusals are
-// *api.Error.
+// disables it, isolates or opens it, ends its being deleted, or changes its
+// addresses while nobody holds any. created tells whether it was not there
+// before. Refusals are *api.Error.
 func (r *Registry) PutOverlay(ctx context.Context, o network.Overlay) (created bool, err error) {
 	_, _, err = r.change(ctx, fmt.Sprintf("write of overlay %s", o.Name), func(x *index) (*plan, error) {
 		created = x.overlays[o.Name].rev == 0
