@@ -5,22 +5,21 @@ package apiclient
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/tlsfile"
 )
 
 const (
@@ -52,13 +51,27 @@ type Options struct {
 	// CAFile, CertFile and KeyFile are PEM files for https; empty ones mean
 	// the system's authorities and no client certificate.
 	CAFile, CertFile, KeyFile string
+	// Patient waits for the first byte of an answer as long as a call's context
+	// allows: an operator's change of many agents takes its time.
+	Patient bool
 }
 
-// Client is safe for use by one goroutine at a time, except Watch, which may
-// run beside the other calls.
+// Client is safe for use by several goroutines. TLS files that change are read
+// again.
 type Client struct {
+	local netip.Addr
+	// answer bounds the wait for the first byte of an answer; 0 means that a
+	// call's context does.
+	answer time.Duration
+	// files is nil where no TLS file is set.
+	files *tlsfile.Reader
+
+	mu sync.Mutex
+	// masters are in the order in which they are tried.
 	masters []string
 	http    *http.Client
+	// used is what http was made with.
+	used *tlsfile.Identity
 }
 
 // New reads the TLS files, if any; it connects to nothing.
@@ -66,51 +79,23 @@ func New(o Options) (*Client, error) {
 	if len(o.Masters) == 0 {
 		return nil, errors.New("no coordinator is configured: set \"master\" in the agent's file")
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout}
-	if o.LocalIP.IsValid() {
-		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.LocalIP, 0))
+	files, err := o.files()
+	if err != nil {
+		return nil, err
 	}
-	transport := &http.Transport{
-		DialContext:           dialer.DialContext,
-		TLSHandshakeTimeout:   dialTimeout,
-		ResponseHeaderTimeout: answerTimeout,
-		MaxIdleConnsPerHost:   2,
-		IdleConnTimeout:       time.Minute,
+	c := &Client{masters: slices.Clone(o.Masters), local: o.LocalIP, answer: answerTimeout, files: files}
+	if o.Patient {
+		c.answer = 0
 	}
-	if o.CAFile != "" || o.CertFile != "" {
-		conf, err := tlsConfig(o)
-		if err != nil {
-			return nil, err
-		}
-		transport.TLSClientConfig = conf
+	if files != nil {
+		c.used, _ = files.Current()
 	}
-	return &Client{masters: append([]string(nil), o.Masters...), http: &http.Client{Transport: transport}}, nil
-}
-
-func tlsConfig(o Options) (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read ca_file: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read ca_file %s: it holds no PEM certificate", o.CAFile)
-		}
-	}
-	if o.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read cert_file %s and key_file %s: %w", o.CertFile, o.KeyFile, err)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	}
-	return conf, nil
+	c.http = &http.Client{Transport: c.transport()}
+	return c, nil
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.client().CloseIdleConnections() }
 
 // Claim asks for a lease for the agent at ip, or for what it holds already.
 func (c *Client) Claim(ctx context.Context, ip netip.Addr, req api.ClaimRequest) (api.ClaimResponse, error) {
@@ -226,18 +211,17 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 // answer is final.
 func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	var causes []string
-	for i := range c.masters {
-		base := c.masters[i]
+	for _, base := range c.order() {
 		resp, err := c.try(ctx, method, base+path, body)
 		if err == nil {
-			c.masters[0], c.masters[i] = c.masters[i], c.masters[0]
+			c.prefer(base)
 			return resp, nil
 		}
 		var refused *api.Error
-		if errors.As(err, &refused) && refused.Code != api.CodeUnavailable {
+		if errors.As(err, &refused) && refused.Code != api.CodeUnavailable && refused.Code != api.CodeBusy {
 			return nil, err
 		}
-		causes = append(causes, fmt.Sprintf("%s: %v", base, terse(err)))
+		causes = append(causes, fmt.Sprintf("%s: %v", base, c.explain(err)))
 		if ctx.Err() != nil {
 			break
 		}
@@ -245,18 +229,19 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 	return nil, fmt.Errorf("%w (%s)", ErrUnreachable, strings.Join(causes, "; "))
 }
 
-// terse leaves out what net/http and net put before the cause: method, URL and
-// addresses, which the reader has been told.
-func terse(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		err = op.Err
-	}
-	return err
+// order are the coordinators as they are to be tried.
+func (c *Client) order() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.masters)
+}
+
+// prefer has the coordinator that answered tried first.
+func (c *Client) prefer(base string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.masters, base)
+	c.masters[0], c.masters[i] = c.masters[i], c.masters[0]
 }
 
 func (c *Client) try(ctx context.Context, method, target string, body []byte) (*http.Response, error) {
@@ -267,7 +252,7 @@ func (c *Client) try(ctx context.Context, method, target string, body []byte) (*
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.client().Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -281,6 +266,9 @@ func (c *Client) try(ctx context.Context, method, target string, body []byte) (*
 	}
 	var e api.ErrorBody
 	if err := json.Unmarshal(text, &e); err != nil || e.Error == nil {
+		if speaksTLS(resp.StatusCode, string(text)) {
+			return nil, errors.New("it speaks HTTPS and not HTTP: write https:// in \"master\"")
+		}
 		// Not our coordinator: a proxy, or another service on the port.
 		return nil, fmt.Errorf("answered %s, which is not a coordinator's answer: is \"master\" right?", resp.Status)
 	}
