@@ -36,22 +36,23 @@ func (m *masters) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func (c *Config) setMaster(m masters) error {
+func (c *Config) setMaster(m masters) (errs []error) {
 	if m == nil {
 		c.Master = []string{DefaultMaster}
 		return nil
 	}
 	if len(m) == 0 {
-		return errors.New("master: the list is empty; name a coordinator, or leave the field out for one on this machine")
+		return []error{errors.New("master: the list is empty; name a coordinator, or leave the field out for one on this machine")}
 	}
 	for _, s := range m {
 		base, err := baseURL(s)
 		if err != nil {
-			return fmt.Errorf("master: %q %w", s, err)
+			errs = append(errs, fmt.Errorf("master: %q %w", s, err))
+			continue
 		}
 		c.Master = append(c.Master, base)
 	}
-	return nil
+	return errs
 }
 
 // baseURL makes a URL without a trailing slash of a host, host:port or URL.

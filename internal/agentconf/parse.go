@@ -94,16 +94,35 @@ func (f *file) fields() []field {
 // Parse reads an agent.json and fills in the defaults. Unknown and repeated
 // fields are errors.
 func Parse(data []byte) (Config, error) {
-	f := file{Network: lease.DefaultNetworkConfig(), VTEPTxOffload: true, VXLANFilter: true}
-	if err := f.read(data); err != nil {
+	f := newFile()
+	if err := f.read(data, func(p place, err error) error { return fmt.Errorf("line %d: %s: %w", p.line, p.name, err) }); err != nil {
 		return Config{}, err
 	}
-	return f.config()
+	var c Config
+	for _, r := range f.rules() {
+		if errs := r.check(&c); len(errs) > 0 {
+			return Config{}, errs[0]
+		}
+	}
+	return c, nil
+}
+
+func newFile() *file {
+	return &file{Network: lease.DefaultNetworkConfig(), VTEPTxOffload: true, VXLANFilter: true}
+}
+
+// place is where in the file a field's name is, and its value.
+type place struct {
+	name   string
+	line   int
+	offset int64
+	value  json.RawMessage
 }
 
 // read goes through the object field by field, for encoding/json alone would
-// take the last of a repeated field, and a name in any case.
-func (f *file) read(data []byte) error {
+// take the last of a repeated field, and a name in any case. What is wrong with
+// a field is wrong's to judge: an error of it ends the reading.
+func (f *file) read(data []byte, wrong func(place, error) error) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return errors.New("the file is empty; {} stands for the defaults")
 	}
@@ -117,25 +136,37 @@ func (f *file) read(data []byte) error {
 	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
 		return errors.New("want an object in braces")
 	}
-	fields := f.fields()
+	return readFields(dec, data, f.fields(), wrong)
+}
+
+// readFields reads the fields of an object whose brace has been read.
+func readFields(dec *json.Decoder, data []byte, fields []field, wrong func(place, error) error) error {
 	seen := map[string]bool{}
 	for dec.More() {
 		token, err := dec.Token()
 		if err != nil {
 			return err
 		}
-		name, _ := token.(string)
-		line := lineAt(data, dec.InputOffset())
-		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
+		at := place{offset: dec.InputOffset()}
+		at.name, _ = token.(string)
+		at.line = lineAt(data, at.offset)
+		if err := dec.Decode(&at.value); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == at.name })
 		switch {
 		case i < 0:
-			return fmt.Errorf("line %d: %w", line, unknown(name, fields))
-		case seen[name]:
-			return fmt.Errorf("line %d: %s: is given twice", line, name)
+			err = unknown(at.name, fields)
+		case seen[at.name]:
+			err = errors.New("is given twice")
+		default:
+			err = explain(json.Unmarshal(at.value, fields[i].value))
 		}
-		seen[name] = true
-		if err := dec.Decode(fields[i].value); err != nil {
-			return fmt.Errorf("line %d: %s: %w", line, name, explain(err))
+		seen[at.name] = true
+		if err != nil {
+			if err := wrong(at, err); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -149,9 +180,9 @@ func lineAt(data []byte, offset int64) int {
 
 func unknown(name string, fields []field) error {
 	if slices.Contains([]string{"network", "overlays", "vtep_subnet", "dcos_overlay_network"}, name) {
-		return fmt.Errorf("%s: this is the network's configuration, which the coordinator takes with --config; an agent's has %s", name, names(fields))
+		return fmt.Errorf("this is the network's configuration, which the coordinator takes with --config; an agent's has %s", names(fields))
 	}
-	return fmt.Errorf("%s: there is no such field; there are %s", name, names(fields))
+	return fmt.Errorf("there is no such field; there are %s", names(fields))
 }
 
 func names(fields []field) string {
@@ -165,6 +196,9 @@ func names(fields []field) string {
 // explain puts a type error of encoding/json into words that fit a person who
 // does not know Go.
 func explain(err error) error {
+	if err == nil {
+		return nil
+	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
 		in := ""
@@ -192,70 +226,81 @@ func kind(t reflect.Type) string {
 	}
 }
 
-// config checks f, and fills in the defaults.
-func (f *file) config() (Config, error) {
-	c := Config{
-		Network:                  f.Network,
-		VTEPTxOffload:            f.VTEPTxOffload,
-		VXLANFilter:              f.VXLANFilter,
-		MaxConfigurationAttempts: f.MaxConfigurationAttempts,
-	}
-	if err := c.setMaster(f.Master); err != nil {
-		return Config{}, err
-	}
-	if err := c.setUnderlay(f.IP, f.Interface, f.IPCIDR); err != nil {
-		return Config{}, err
-	}
-	if err := checkMTU(f.Network); err != nil {
-		return Config{}, err
-	}
-	if f.MaxConfigurationAttempts < 0 {
-		return Config{}, fmt.Errorf("max_configuration_attempts: %d is negative", f.MaxConfigurationAttempts)
-	}
-	paths := []struct {
-		name       string
-		set        *string
-		value, def string
-	}{
-		{"state_dir", &c.StateDir, f.StateDir, DefaultStateDir},
-		{"run_dir", &c.RunDir, f.RunDir, DefaultRunDir},
-		{"cni_dir", &c.CNIDir, f.CNIDir, ""},
-		{"cni_data_dir", &c.CNIDataDir, f.CNIDataDir, ""},
-		{"ca_file", &c.CAFile, f.CAFile, ""},
-		{"cert_file", &c.CertFile, f.CertFile, ""},
-		{"key_file", &c.KeyFile, f.KeyFile, ""},
-	}
-	for _, p := range paths {
-		switch {
-		case p.value == "":
-			*p.set = p.def
-		case !filepath.IsAbs(p.value):
-			return Config{}, fmt.Errorf("%s: %q is not an absolute path", p.name, p.value)
-		default:
-			*p.set = filepath.Clean(p.value)
+// rule checks some fields together, and fills in their part of the Config.
+type rule struct {
+	fields []string
+	check  func(*Config) []error
+}
+
+// rules are all of them, in the order in which they are told.
+func (f *file) rules() []rule {
+	one := func(err error) []error {
+		if err == nil {
+			return nil
 		}
+		return []error{err}
 	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		return Config{}, errors.New("cert_file and key_file: one is of no use without the other; set both or none")
+	out := []rule{
+		{[]string{"master"}, func(c *Config) []error { return c.setMaster(f.Master) }},
+		{[]string{"ip", "interface", "ip_cidr"}, func(c *Config) []error { return c.setUnderlay(f.IP, f.Interface, f.IPCIDR) }},
+		{[]string{"network_config"}, func(c *Config) []error {
+			c.Network = f.Network
+			return one(checkMTU(f.Network))
+		}},
+		{[]string{"vtep_tx_offload", "vxlan_filter"}, func(c *Config) []error {
+			c.VTEPTxOffload, c.VXLANFilter = f.VTEPTxOffload, f.VXLANFilter
+			return nil
+		}},
+		{[]string{"max_configuration_attempts"}, func(c *Config) []error {
+			if c.MaxConfigurationAttempts = f.MaxConfigurationAttempts; c.MaxConfigurationAttempts < 0 {
+				return one(fmt.Errorf("max_configuration_attempts: %d is negative", c.MaxConfigurationAttempts))
+			}
+			return nil
+		}},
 	}
-	return c, nil
+	path := func(name string, set func(*Config) *string, value, def string) {
+		out = append(out, rule{[]string{name}, func(c *Config) []error {
+			switch {
+			case value == "":
+				*set(c) = def
+			case !filepath.IsAbs(value):
+				return one(fmt.Errorf("%s: %q is not an absolute path", name, value))
+			default:
+				*set(c) = filepath.Clean(value)
+			}
+			return nil
+		}})
+	}
+	path("state_dir", func(c *Config) *string { return &c.StateDir }, f.StateDir, DefaultStateDir)
+	path("run_dir", func(c *Config) *string { return &c.RunDir }, f.RunDir, DefaultRunDir)
+	path("cni_dir", func(c *Config) *string { return &c.CNIDir }, f.CNIDir, "")
+	path("cni_data_dir", func(c *Config) *string { return &c.CNIDataDir }, f.CNIDataDir, "")
+	path("ca_file", func(c *Config) *string { return &c.CAFile }, f.CAFile, "")
+	path("cert_file", func(c *Config) *string { return &c.CertFile }, f.CertFile, "")
+	path("key_file", func(c *Config) *string { return &c.KeyFile }, f.KeyFile, "")
+	return append(out, rule{[]string{"cert_file", "key_file"}, func(*Config) []error {
+		if (f.CertFile == "") != (f.KeyFile == "") {
+			return one(errors.New("cert_file and key_file: one is of no use without the other; set both or none"))
+		}
+		return nil
+	}})
 }
 
 // setUnderlay takes over the three fields that choose the underlay's address.
-func (c *Config) setUnderlay(ip, iface, cidr string) error {
+func (c *Config) setUnderlay(ip, iface, cidr string) (errs []error) {
 	set := 0
 	if ip != "" {
 		set++
 		addr, err := netip.ParseAddr(ip)
 		if err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
-			return fmt.Errorf("ip: %q is not a host's address such as 10.10.0.117", ip)
+			errs = append(errs, fmt.Errorf("ip: %q is not a host's address such as 10.10.0.117", ip))
 		}
 		c.IP = addr.Unmap()
 	}
 	if iface != "" {
 		set++
 		if len(iface) > maxInterfaceLen || strings.ContainsAny(iface, "/ \t\n") {
-			return fmt.Errorf("interface: %q is not the name of a network device such as eth0", iface)
+			errs = append(errs, fmt.Errorf("interface: %q is not the name of a network device such as eth0", iface))
 		}
 		c.Interface = iface
 	}
@@ -263,14 +308,14 @@ func (c *Config) setUnderlay(ip, iface, cidr string) error {
 		set++
 		p, err := netip.ParsePrefix(cidr)
 		if err != nil {
-			return fmt.Errorf("ip_cidr: %q is not an address range such as 10.10.0.0/16", cidr)
+			errs = append(errs, fmt.Errorf("ip_cidr: %q is not an address range such as 10.10.0.0/16", cidr))
 		}
 		c.IPCIDR = p.Masked()
 	}
 	if set > 1 {
-		return errors.New("ip, interface and ip_cidr: at most one of them may be set, for each chooses the underlay's address")
+		errs = append(errs, errors.New("ip, interface and ip_cidr: at most one of them may be set, for each chooses the underlay's address"))
 	}
-	return nil
+	return errs
 }
 
 func checkMTU(n lease.NetworkConfig) error {

@@ -109,14 +109,28 @@ func Parse(stdin []byte, cniArgs string) (*Conf, error) {
 	if err := json.Unmarshal(stdin, &w); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "read the CNI configuration: "+err.Error(), "")
 	}
-	err = c.checkIPAM()
-	if err == nil {
-		err = c.fill(&w, cniArgs)
-	}
-	if err != nil {
-		return nil, invalid(c.Name, err)
+	if errs := append(c.checkIPAM(), c.fill(&w, cniArgs)...); len(errs) > 0 {
+		return nil, invalid(c.Name, errs[0])
 	}
 	return c, nil
+}
+
+// Check lists all that Parse would refuse the configuration for, one by one;
+// where an error is about one field, its text begins with the field's path.
+func Check(stdin []byte) []error {
+	c, err := Identify(stdin)
+	var w wishes
+	if err == nil {
+		err = json.Unmarshal(stdin, &w)
+	}
+	var whole *types.Error
+	if errors.As(err, &whole) {
+		err = errors.New(whole.Msg)
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return append(c.checkIPAM(), c.fill(&w, "")...)
 }
 
 // Identify reads as much as is needed to find what an ADD has made: DEL must
@@ -158,7 +172,7 @@ func invalid(network string, err error) error {
 }
 
 // checkIPAM refuses what would say otherwise than the lease.
-func (c *Conf) checkIPAM() error {
+func (c *Conf) checkIPAM() (errs []error) {
 	if c.IPAMType != TypeIPAM && c.IPAMType != TypeHostLocal {
 		return nil
 	}
@@ -166,28 +180,29 @@ func (c *Conf) checkIPAM() error {
 		IPAM map[string]json.RawMessage `json:"ipam"`
 	}
 	if err := json.Unmarshal(c.Stdin, &r); err != nil {
-		return err
+		return []error{err}
 	}
 	for _, name := range []string{"ranges", "subnet", "rangeStart", "rangeEnd", "gateway"} {
 		if _, ok := r.IPAM[name]; ok {
-			return fmt.Errorf("ipam.%s: addresses are of the subnet that this agent leased of overlay %s: remove it, or, to pick one address, ask for it (\"ips\", CNI_ARGS IP=)", name, c.Overlay)
+			errs = append(errs, fmt.Errorf("ipam.%s: addresses are of the subnet that this agent leased of overlay %s: remove it, or, to pick one address, ask for it (\"ips\", CNI_ARGS IP=)", name, c.Overlay))
 		}
 	}
 	if _, ok := r.IPAM["dataDir"]; ok {
-		return errors.New("ipam.dataDir: the place of reservations is \"cni_data_dir\" in the agent's file: remove it")
+		errs = append(errs, errors.New("ipam.dataDir: the place of reservations is \"cni_data_dir\" in the agent's file: remove it"))
 	}
 	if _, ok := r.IPAM["resolvConf"]; ok && c.IPAMType == TypeIPAM {
-		return errors.New("ipam.resolvConf is not read: set \"dns\" instead")
+		errs = append(errs, errors.New("ipam.resolvConf is not read: set \"dns\" instead"))
 	}
-	return nil
+	return errs
 }
 
-func (c *Conf) fill(w *wishes, cniArgs string) error {
+func (c *Conf) fill(w *wishes, cniArgs string) (errs []error) {
 	c.DNS = w.DNS
 	for _, route := range w.IPAM.Routes {
 		p, err := netip.ParsePrefix(route.Dst)
 		if err != nil {
-			return fmt.Errorf("ipam.routes: %q is no subnet such as 0.0.0.0/0", route.Dst)
+			errs = append(errs, fmt.Errorf("ipam.routes: %q is no subnet such as 0.0.0.0/0", route.Dst))
+			continue
 		}
 		c.Routes = append(c.Routes, p.Masked())
 	}
@@ -214,7 +229,8 @@ func (c *Conf) fill(w *wishes, cniArgs string) error {
 		bare, _, _ := strings.Cut(text, "/")
 		a, err := netip.ParseAddr(strings.TrimSpace(bare))
 		if err != nil || a.Zone() != "" {
-			return fmt.Errorf("the address %q that was asked for is none", text)
+			errs = append(errs, fmt.Errorf("the address %q that was asked for is none", text))
+			continue
 		}
 		// A runtime may say the same in two places.
 		if a = a.Unmap(); !slices.Contains(c.Addresses, a) {
@@ -226,18 +242,20 @@ func (c *Conf) fill(w *wishes, cniArgs string) error {
 	}
 	if mac != "" {
 		m, err := network.ParseMAC(mac)
-		if err != nil {
-			return err
-		}
 		// The lowest bit of the first byte marks a group (IEEE 802).
-		if m[0]&1 != 0 || m == (network.MAC{}) {
-			return fmt.Errorf("%s can't be the MAC of an interface: it is a group's, or zero", m)
+		if err == nil && (m[0]&1 != 0 || m == (network.MAC{})) {
+			err = fmt.Errorf("%s can't be the MAC of an interface: it is a group's, or zero", m)
+		}
+		if err != nil {
+			errs = append(errs, err)
 		}
 		c.MAC = &m
 	}
 	var err error
-	c.Ports, err = c.ports(w)
-	return err
+	if c.Ports, err = c.ports(w); err != nil {
+		errs = append(errs, err)
+	}
+	return errs
 }
 
 func first(candidates ...string) string {

@@ -198,11 +198,8 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 		return err
 	}
 	done.Underlay = underlay
-	done.MTU = dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, self.IP.Is6())
-	vtepMTU := done.MTU
-	if held.Network.VTEPMTU != 0 {
-		vtepMTU = held.Network.VTEPMTU
-	}
+	var vtepMTU int
+	done.MTU, vtepMTU = h.mtus(held, underlay)
 	vtep := dataplane.VTEPOf(self, vtepMTU)
 	vtep.TxOffload = h.Conf.VTEPTxOffload
 	vtepErr := done.Note(KindDevice)(k.EnsureVTEP(ctx, vtep))
@@ -220,6 +217,15 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 		}
 	}
 	return vtepErr
+}
+
+// mtus are the containers' MTU and the VTEP's, in bytes.
+func (h *Host) mtus(held *agentstate.Held, underlay kernel.Underlay) (container, vtep int) {
+	container = dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, held.Agent.IP.Is6())
+	if held.Network.VTEPMTU != 0 {
+		return container, held.Network.VTEPMTU
+	}
+	return container, container
 }
 
 // fewChanges is how many changed entries a log line names one by one.

@@ -181,3 +181,17 @@ func (k *Kernel) differences(link netlink.Link, s settings) (problems []string, 
 	})
 	return problems, err
 }
+
+// MTU is that of the device called name, in bytes; if there is none, the error
+// has ErrNoDevice in its chain.
+func (k *Kernel) MTU(name string) (int, error) {
+	defer k.mu.Unlock()
+	if err := k.begin(context.Background()); err != nil {
+		return 0, err
+	}
+	link, err := k.link(name)
+	if err != nil {
+		return 0, err
+	}
+	return link.Attrs().MTU, nil
+}
