@@ -52,6 +52,14 @@ integration: ## run the tests on several hosts (root)
 	@echo "torture: three etcd members and three coordinators that are killed, paused and cut off"
 	@$(GO) test -count 1 -timeout 20m ./integration/torture
 
+.PHONY: bench
+bench: ## measure against the stock plugins and others, and write docs/benchmarks.md (root)
+	@$(GO) run ./bench --docs docs
+
+.PHONY: bench-quick
+bench-quick: ## the same in less than two minutes, and write nothing (root)
+	@$(GO) run ./bench --quick
+
 .PHONY: lint
 lint: ## check format, go vet, go.mod and staticcheck
 	@echo "lint: gofmt, go mod tidy, go vet, staticcheck"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -79,7 +80,16 @@ func run(args []string, out, log io.Writer) error {
 	if *docs == "" {
 		return nil
 	}
-	return report.Document{Dir: *docs, Parts: names(contest.Parts())}.Update(rows)
+	return report.Document{Dir: *docs, Parts: names(contest.Parts())}.Update(rows, computer())
+}
+
+// computer is what was measured on, in words.
+func computer() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		release = []byte("unknown")
+	}
+	return fmt.Sprintf("%d cores, Linux %s, %s", runtime.NumCPU(), strings.TrimSpace(string(release)), runtime.Version())
 }
 
 func names(parts []contest.Part) []string {

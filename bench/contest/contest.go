@@ -51,6 +51,7 @@ func Parts() []Part {
 		{"first", (*Contest).First},
 		{"ipam", (*Contest).IPAM},
 		{"peers", (*Contest).Program},
+		{"stream", (*Contest).Data},
 	}
 }
 

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestSmoke: every measurement works, and its rows are in table and document.
+// What they say is not judged here.
+func TestSmoke(t *testing.T) {
+	docs := t.TempDir()
+	var out, log bytes.Buffer
+	if err := run([]string{"-smoke", "-docs", docs}, &out, &log); err != nil {
+		t.Fatalf("%v\n%s", err, &log)
+	}
+	text, err := os.ReadFile(docs + "/benchmarks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []string{
+		"ADD, warm", "DEL, warm", "bare program", "bridge + host-local", "bridge + host-local, ipMasq", "50 parallel ADDs, wall",
+		"first ADD on a host", "dcos-ipam ADD alone", "peers programmed", "peers looked at, unchanged", "TCP throughput", "TCP round trip",
+	} {
+		if !strings.Contains(out.String(), row) || !strings.Contains(string(text), row) {
+			t.Errorf("no row has %q:\n%s", row, &out)
+		}
+	}
+	for _, name := range []string{"ratios.svg", "times.svg", "data.json"} {
+		if fi, err := os.Stat(docs + "/benchmarks/" + name); err != nil || fi.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestOnly(t *testing.T) {
+	parts, err := chosen("peers,ipam")
+	if err != nil || len(parts) != 2 || parts[0].Name != "peers" {
+		t.Errorf("%v, %v", parts, err)
+	}
+	if _, err := chosen("peer"); err == nil || !strings.Contains(err.Error(), "peers") {
+		t.Error(err)
+	}
+}
