@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -66,6 +67,9 @@ func Of(verb, overlay string, err error) error {
 	}
 	// A task's failure message is one line; errors.Join makes several.
 	text := oneLine(err.Error())
+	if full(err) {
+		text += ": make room on that file system"
+	}
 	if !strings.HasPrefix(text, "overlay ") {
 		text = "overlay " + overlay + ": " + text
 	}
@@ -87,6 +91,12 @@ func Status(overlay string, err error, limited bool) error {
 		text = "overlay " + overlay + ": " + text
 	}
 	return types.NewError(c, "STATUS: "+text, "")
+}
+
+// full tells whether a file system had no room for a file, or may have none of
+// this user's.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func oneLine(text string) string {
@@ -121,6 +131,8 @@ func code(err error) uint {
 		return CodeRefused
 	case errors.As(err, &printable):
 		return printable.Code
+	case full(err):
+		return types.ErrIOFailure
 	}
 	return types.ErrInternal
 }

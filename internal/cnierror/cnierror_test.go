@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -35,6 +37,7 @@ func TestOf(t *testing.T) {
 		{New(CodeIPAM, fmt.Errorf("run static: %w", printable)), CodeIPAM, "run static: as it is"},
 		{printable, types.ErrInvalidNetNS, "as it is"},
 		{types.NewError(types.ErrInvalidNetworkConfig, "network a\nb", ""), types.ErrInvalidNetworkConfig, "network a; b"},
+		{fmt.Errorf("keep the lease: %w", &fs.PathError{Op: "write", Path: "/l", Err: syscall.ENOSPC}), types.ErrIOFailure, "/l: no space left on device: make room on that file system"},
 		// What undoing it said is not lost for the code's sake.
 		{errors.Join(printable, errors.New("and not undone")), types.ErrInvalidNetNS, "and not undone"},
 	} {
