@@ -10,11 +10,11 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/dcos/dcos-overlay/companion/peers"
+	"github.com/dcos/dcos-overlay/companion/routes"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/docker"
@@ -80,6 +80,10 @@ type Agent struct {
 	// empty is since when overlays that are being deleted are seen without
 	// containers.
 	empty map[string]time.Time
+	// routes are the host's own as of routesAt, manyRoutes that there are more.
+	routes     []routes.Route
+	manyRoutes bool
+	routesAt   time.Time
 }
 
 // Status is how the host is.
@@ -170,17 +174,14 @@ func (a *Agent) pass(ctx context.Context) Pass {
 		var states []api.OverlayStatus
 		states, overlaysErr = a.eachOverlay(ctx, held, err, &done)
 		a.publish(held, states)
-		a.reporter.tell(held.Agent.IP, a.claim.answers, api.StatusRequest{ID: held.Agent.ID, Overlays: states})
+		a.reporter.tell(held.Agent.IP, a.claim.answers, api.StatusRequest{
+			ID: held.Agent.ID, Overlays: states, HostRoutes: a.hostRoutes(&view, held, &done),
+		})
 		a.Watch.SetUnderlay(done.Underlay.Index, held.Agent.IP)
 		overlaysErr = errors.Join(overlaysErr, a.drain(ctx, &view, held, &done), a.retireDocker(ctx, &view, held, &done))
 	}
 	confErr := done.Note(host.KindConf)(a.confs(&view, held))
 	a.rules = done.Rules
-	if a.said.news("warnings", strings.Join(done.Warnings, "\n")) {
-		for _, w := range done.Warnings {
-			a.Log.Warn("look at this host", "what", w)
-		}
-	}
 	last := Pass{
 		At: time.Now(), Took: time.Since(began), Err: errors.Join(err, confErr), Overlays: overlaysErr,
 		Repairs: len(done.Repairs), Peers: max(len(view.Agents)-1, 0),

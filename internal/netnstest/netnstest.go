@@ -44,8 +44,16 @@ func Enter(t testing.TB) netns.NsHandle {
 // test.
 func Run(t testing.TB, line string) string {
 	t.Helper()
+	return Input(t, "", line)
+}
+
+// Input is Run with text on the program's standard input.
+func Input(t testing.TB, text, line string) string {
+	t.Helper()
 	words := strings.Fields(line)
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Stdin = strings.NewReader(text)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v: %s", line, err, out)
 	}
