@@ -31,7 +31,7 @@ func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimReques
 	}
 	var n *network.Network
 	var deleting []string
-	p, rev, err := r.change(ctx, fmt.Sprintf("claim for agent %s", ip), func(x *index) (*plan, error) {
+	p, rev, err := r.changeShared(ctx, fmt.Sprintf("claim for agent %s", ip), func(x *index) (*plan, error) {
 		n, deleting = x.net, x.deleting()
 		c := claim{index: x, ip: ip, req: req, now: r.opts.Now(), quarantine: r.opts.Quarantine, ttl: r.opts.AliveTTL}
 		err := c.plan()
@@ -137,6 +137,7 @@ func (c *claim) identify(id idEntry) error {
 		// ever sees one subnet at two agents.
 		c.p.remove(keyAgent(id.ip))
 		c.p.remove(keySilent(id.ip))
+		c.p.remove(keyMesos(id.ip))
 		c.a = there.Clone()
 		c.moved = units(c.a)
 	case here != nil:
@@ -300,5 +301,9 @@ func (c *claim) write(id idEntry) {
 	}
 	if _, silent := c.silent[c.ip]; silent {
 		c.p.remove(keySilent(c.ip))
+	}
+	if m := c.mesos[c.ip]; !m.Gone.IsZero() {
+		// Whoever claims is there: the grace period begins anew.
+		c.p.put(keyMesos(c.ip), storedMesos{ID: m.ID})
 	}
 }

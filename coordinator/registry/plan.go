@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -21,7 +22,7 @@ import (
 // Within a transaction whatever keeps a unit known is written before what
 // lets go of it, so that an index that follows never takes it for never used.
 type plan struct {
-	cmps  []clientv3.Cmp
+	cmps  []condition
 	ops   []clientv3.Op
 	holds []hold
 	// agent is the record as it is after the transaction.
@@ -30,7 +31,31 @@ type plan struct {
 	// comparisons alone would be answered from a member's own, perhaps old,
 	// state.
 	read string
+	// size is how much ops write, in bytes.
+	size int
 	err  error
+}
+
+// condition is a comparison: key is at revision rev, 0 for absent; or, where
+// below is true, there is no key that begins with it.
+type condition struct {
+	key   string
+	rev   int64
+	below bool
+}
+
+func (c condition) cmp() clientv3.Cmp {
+	if c.below {
+		// Etcd compares a range key by key, and one without keys as a key
+		// that was never created.
+		return clientv3.Compare(clientv3.CreateRevision(c.key), "=", 0).WithPrefix()
+	}
+	return clientv3.Compare(clientv3.ModRevision(c.key), "=", c.rev)
+}
+
+// shareable tells whether all that p depends on are single keys.
+func (p *plan) shareable() bool {
+	return !slices.ContainsFunc(p.cmps, func(c condition) bool { return c.below })
 }
 
 // hold is a unit kept from other calls until the transaction has ended.
@@ -43,7 +68,7 @@ func (h hold) drop() { h.pool.Drop(h.unit) }
 
 // unchanged makes the plan hold only while key is at revision rev; 0 is absent.
 func (p *plan) unchanged(key string, rev int64) {
-	p.cmps = append(p.cmps, clientv3.Compare(clientv3.ModRevision(key), "=", rev))
+	p.cmps = append(p.cmps, condition{key: key, rev: rev})
 }
 
 func (p *plan) put(key string, value any, opts ...clientv3.OpOption) {
@@ -52,17 +77,14 @@ func (p *plan) put(key string, value any, opts ...clientv3.OpOption) {
 		p.err = fmt.Errorf("encode %s: %w", key, err)
 		return
 	}
+	p.size += len(key) + len(b)
 	p.ops = append(p.ops, clientv3.OpPut(key, string(b), opts...))
 }
 
 func (p *plan) remove(key string) { p.ops = append(p.ops, clientv3.OpDelete(key)) }
 
-// noneBelow makes the plan hold only while there is no key below dir. Etcd
-// compares a range key by key, and one without keys as a key that was never
-// created.
-func (p *plan) noneBelow(dir string) {
-	p.cmps = append(p.cmps, clientv3.Compare(clientv3.CreateRevision(dir), "=", 0).WithPrefix())
-}
+// noneBelow makes the plan hold only while there is no key below dir.
+func (p *plan) noneBelow(dir string) { p.cmps = append(p.cmps, condition{key: dir, below: true}) }
 
 // lease takes u, of which nobody may have become the owner meanwhile, for the
 // agent at ip.
@@ -92,6 +114,7 @@ func (p *plan) forget(a *lease.Agent) {
 	p.forgetID(a)
 	p.remove(keyAlive(a.IP))
 	p.remove(keySilent(a.IP))
+	p.remove(keyMesos(a.IP))
 }
 
 // forgetID removes the key of a's id, if it has one.
@@ -158,7 +181,9 @@ func (r *Registry) change(ctx context.Context, what string, draft func(x *index)
 			return nil, 0, fmt.Errorf("%s: %w: %w", what, ErrUnavailable, err)
 		}
 		if ok {
-			r.settleAt(ctx, rev, p)
+			if len(p.ops) > 0 {
+				awaitIndex(ctx, r.settleAt(rev, p))
+			}
 			return p, rev, nil
 		}
 		r.lost(p.holds)
@@ -215,7 +240,11 @@ func (r *Registry) commit(ctx context.Context, p *plan) (ok bool, rev int64, err
 		ops = []clientv3.Op{clientv3.OpGet(p.read, clientv3.WithKeysOnly())}
 	}
 	done := r.timed("write")
-	resp, err := r.client.Txn(ctx).If(p.cmps...).Then(ops...).Else(clientv3.OpGet(keyNetwork, clientv3.WithKeysOnly())).Commit()
+	cmps := make([]clientv3.Cmp, len(p.cmps))
+	for i, c := range p.cmps {
+		cmps[i] = c.cmp()
+	}
+	resp, err := r.client.Txn(ctx).If(cmps...).Then(ops...).Else(clientv3.OpGet(keyNetwork, clientv3.WithKeysOnly())).Commit()
 	done(err)
 	if err != nil {
 		return false, 0, err
@@ -223,23 +252,30 @@ func (r *Registry) commit(ctx context.Context, p *plan) (ok bool, rev int64, err
 	return resp.Succeeded, resp.Header.Revision, nil
 }
 
-// settleAt keeps p's holds until the index has seen revision rev, and waits a
-// little for that.
-func (r *Registry) settleAt(ctx context.Context, rev int64, p *plan) {
-	if len(p.ops) == 0 {
-		return
-	}
+// settleAt keeps p's holds until the index has seen revision rev; then it
+// closes what it returns.
+func (r *Registry) settleAt(rev int64, p *plan) <-chan struct{} {
+	s := settled{rev: rev, holds: p.holds, indexed: make(chan struct{})}
 	r.mu.Lock()
-	if len(p.holds) > 0 {
-		r.settling = append(r.settling, settled{rev: rev, holds: p.holds})
+	defer r.mu.Unlock()
+	r.settling = append(r.settling, s)
+	if rev <= r.idx.rev {
 		r.settle()
 		r.notify()
 	}
-	r.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, indexWait)
-	defer cancel()
-	// It has happened, whether or not the index hears of it in time.
-	_ = r.waitRevision(ctx, rev)
+	return s.indexed
+}
+
+// awaitIndex waits a little for the index to have what was written. It has
+// happened, whether or not the index hears of it in time.
+func awaitIndex(ctx context.Context, indexed <-chan struct{}) {
+	timer := time.NewTimer(indexWait)
+	defer timer.Stop()
+	select {
+	case <-indexed:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // lost counts a race that was lost, and ends the plan's holds.

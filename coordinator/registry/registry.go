@@ -5,6 +5,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,16 @@ type Options struct {
 	// ReclaimAfter is how long an agent may be silent before what it holds is
 	// released; 0 means for ever.
 	ReclaimAfter time.Duration
+	// MaxTxnOps is how many operations etcd takes in one transaction.
+	MaxTxnOps int
+	// Mesos tells what Mesos says of its agents; false while that is not known.
+	// Nil means that nobody asks Mesos.
+	Mesos func() (MesosView, bool)
+	// MesosGrace is how long an agent may be gone from Mesos before what it
+	// holds is released.
+	MesosGrace time.Duration
+	// Trouble tells why etcd takes no changes, if that is known; it may be nil.
+	Trouble func() error
 	// History is the number of events kept.
 	History int
 	Now     func() time.Time
@@ -71,6 +82,7 @@ type Options struct {
 type Registry struct {
 	client *clientv3.Client
 	opts   Options
+	group  committer
 
 	mu sync.Mutex
 	// Everything below is guarded by mu.
@@ -99,6 +111,11 @@ type Registry struct {
 	fresh  freshness
 	// conflicts counts the transactions that lost a race.
 	conflicts int64
+	// lostWatches counts the watches that broke.
+	lostWatches int64
+	// spared are agents that would be released for being gone from Mesos, and
+	// are alive.
+	spared map[netip.Addr]bool
 
 	// chores asks for housekeeping at once.
 	chores chan struct{}
@@ -127,6 +144,8 @@ func (r *Registry) timed(op string) func(error) {
 type settled struct {
 	rev   int64
 	holds []hold
+	// indexed is closed when idx has seen rev.
+	indexed chan struct{}
 }
 
 // New makes a Registry; it does not talk to etcd.
@@ -139,6 +158,9 @@ func New(client *clientv3.Client, opts Options) *Registry {
 	}
 	if opts.History == 0 {
 		opts.History = DefaultHistory
+	}
+	if opts.MaxTxnOps == 0 {
+		opts.MaxTxnOps = DefaultMaxTxnOps
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -154,6 +176,7 @@ func New(client *clientv3.Client, opts Options) *Registry {
 		changed: make(chan struct{}),
 		seen:    map[netip.Addr]time.Time{},
 		quiet:   map[netip.Addr]time.Time{},
+		spared:  map[netip.Addr]bool{},
 		chores:  make(chan struct{}, 1),
 	}
 }
@@ -174,6 +197,9 @@ func (r *Registry) Run(ctx context.Context) error {
 		}
 		if loaded {
 			backoff = minBackoff
+			r.mu.Lock()
+			r.lostWatches++
+			r.mu.Unlock()
 		}
 		r.opts.Log.Warn("the watch of etcd broke; loading the index again", "error", err, "in", backoff)
 		select {
@@ -263,7 +289,10 @@ func (r *Registry) replace(x *index, watching context.Context) error {
 	r.idx = x
 	// Holds belonged to the pools of the old index. Whoever still has one
 	// may now collide with another call, and then loses the race in etcd.
-	r.settling = nil
+	for i := range r.settling {
+		r.settling[i].holds = nil
+	}
+	r.settle()
 	err := r.record(x.rev, events)
 	r.hist.cut()
 	r.following = true
@@ -346,6 +375,7 @@ func (r *Registry) settle() {
 		for _, h := range s.holds {
 			h.drop()
 		}
+		close(s.indexed)
 		return true
 	})
 }
@@ -405,8 +435,25 @@ func (r *Registry) waitRevision(ctx context.Context, rev int64) error {
 	return nil
 }
 
-// Ready tells whether the index follows etcd and etcd answers.
+// Trouble tells why etcd takes no changes, if that is known.
+func (r *Registry) Trouble() error {
+	if r.opts.Trouble == nil {
+		return nil
+	}
+	return r.opts.Trouble()
+}
+
+// Ready tells whether the index follows etcd, and etcd answers and takes
+// changes.
 func (r *Registry) Ready(ctx context.Context) error {
+	if err := r.ready(ctx); err != nil {
+		// What is known of the cause says more than that there is one.
+		return cmp.Or(r.Trouble(), err)
+	}
+	return r.Trouble()
+}
+
+func (r *Registry) ready(ctx context.Context) error {
 	r.mu.Lock()
 	following, configured := r.following, r.idx.baseRev != 0
 	r.mu.Unlock()

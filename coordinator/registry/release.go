@@ -18,7 +18,7 @@ func (r *Registry) Release(ctx context.Context, ip netip.Addr) error {
 // release is Release; without force an agent that is alive is left as it is,
 // with an *api.Error.
 func (r *Registry) release(ctx context.Context, ip netip.Addr, force bool) error {
-	_, _, err := r.change(ctx, fmt.Sprintf("release of agent %s", ip), func(x *index) (*plan, error) {
+	_, _, err := r.changeShared(ctx, fmt.Sprintf("release of agent %s", ip), func(x *index) (*plan, error) {
 		p := &plan{read: keyAgent(ip)}
 		p.unchanged(keyAgent(ip), x.agentRev(ip))
 		a := x.agents[ip]
@@ -44,7 +44,7 @@ func (r *Registry) release(ctx context.Context, ip netip.Addr, force bool) error
 // ReleaseOverlay takes back what the agent at ip holds of one overlay. Nothing
 // held is no error.
 func (r *Registry) ReleaseOverlay(ctx context.Context, ip netip.Addr, overlay string) error {
-	_, _, err := r.change(ctx, fmt.Sprintf("release of overlay %s by agent %s", overlay, ip), func(x *index) (*plan, error) {
+	_, _, err := r.changeShared(ctx, fmt.Sprintf("release of overlay %s by agent %s", overlay, ip), func(x *index) (*plan, error) {
 		p := &plan{read: keyAgent(ip)}
 		p.strip(x, ip, overlay, r.opts.Now())
 		return p, nil

@@ -33,8 +33,9 @@ func TestOnlyTheCoordinatorSpeaksToEtcd(t *testing.T) {
 			case !under(i, "go.etcd.io"):
 			case p.part() == "coordinator":
 				found = true
-			case p.part() == "integration":
-				// A cluster to test against, and its history to judge.
+			case p.part() == "integration", p.part() == "bench":
+				// A cluster to test against, its history to judge, and what it
+				// can do at most.
 			default:
 				t.Errorf("%s imports %s: only the coordinator speaks to etcd", p.rel(), i)
 			}
@@ -49,7 +50,7 @@ func TestOnlyTheCoordinatorSpeaksToEtcd(t *testing.T) {
 // them can be read, and replaced, without the others.
 func TestPartsStandAlone(t *testing.T) {
 	for _, p := range ours(t) {
-		if p.part() == "integration" {
+		if p.part() == "integration" || p.part() == "bench" {
 			continue // it plays them all together
 		}
 		for _, i := range p.Imports {
