@@ -36,8 +36,8 @@ func TestSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen != 12 {
-		t.Errorf("found %d samples, want 12: correct the number, and README.md", seen)
+	if seen != 13 {
+		t.Errorf("found %d samples, want 13: correct the number, and README.md", seen)
 	}
 }
 
@@ -57,6 +57,8 @@ func parse(t *testing.T, path string, data []byte) {
 		conflist(t, data)
 	case ".service", ".link", ".network":
 		ini(t, data)
+	case ".env":
+		environment(t, data)
 	case ".conf":
 		if strings.HasPrefix(path, "tmpfiles.d") {
 			tmpfiles(t, data)
@@ -146,6 +148,30 @@ func ini(t *testing.T, data []byte) {
 	}
 	if section == "" {
 		t.Error("there is no section")
+	}
+}
+
+// environment checks that each line is a comment or sets what the unit uses,
+// also when its comment sign is taken away.
+func environment(t *testing.T, data []byte) {
+	unit, err := os.ReadFile("systemd/dcos-overlay-coordinator.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := 0
+	for line := range strings.Lines(string(data)) {
+		text := strings.TrimPrefix(line, "#")
+		if text != line && (strings.HasPrefix(text, " ") || text == "\n") {
+			continue
+		}
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || !strings.Contains(string(unit), " $"+name+"\n") || !strings.HasPrefix(value, "--") {
+			t.Errorf("%q sets nothing that the unit uses", line)
+		}
+		settings++
+	}
+	if settings == 0 {
+		t.Error("it shows no setting")
 	}
 }
 
