@@ -41,10 +41,14 @@ func TestStatus(t *testing.T) {
 		status("tiny").ok(t, h)
 		add.ok(t, h)
 	}
-	status("tiny").fails(t, h, 50, "10.66.0.0/29", "5 containers")
+	// This agent has one of the overlay's 16 subnets, nobody else has any.
+	status("tiny").fails(t, h, 50, "5 of 5 addresses of [10.66.0.0/29]", "15 of the overlay's 16 subnets can still be claimed")
+	add.ID, add.Netns = "too-many", newNetns(t, h, "too-many")
+	add.fails(t, h, 100, "5 of 5 addresses of [10.66.0.0/29]", "15 of the overlay's 16 subnets can still be claimed")
+	add.ID = "c4"
 	_, err := h.Run(ctx, "ip", "link", "del", "vtep1024")
 	check(t, err)
-	status("tiny").fails(t, h, 51, "5 containers")
+	status("tiny").fails(t, h, 51, "5 of 5")
 	// With a lease, and something to mend that an ADD mends, it is well.
 	check(t, s.Coordinator.Kill())
 	add.verb("DEL").ok(t, h)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/lease"
 )
 
 // if6Path is there when the kernel does IPv6 (proc(5)).
@@ -29,12 +31,8 @@ func (h *Host) Available(ctx context.Context, overlay string) error {
 }
 
 func free(ctx context.Context, pool ipam.Pool) error {
-	used, free, err := pool.Usage(ctx)
-	if err != nil {
+	if err := pool.Available(ctx); err != nil {
 		return err
-	}
-	if free == 0 {
-		return &ipam.ExhaustedError{Overlay: pool.Overlay, Side: append(append(pool.V4[:0:0], pool.V4...), pool.V6...), Used: int(used)}
 	}
 	if _, err := os.Stat(if6Path); len(pool.V6) > 0 && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the overlay has IPv6 addresses (%v), and this host's kernel has IPv6 off: boot it without ipv6.disable=1, or set network_config.enable_ipv6 to false", pool.V6[0])
@@ -69,4 +67,40 @@ func (h *Host) claimable(ctx context.Context, held *agentstate.Held, overlay str
 		return errors.New("this agent has no lease of it, and a claim would fail: the overlay is disabled")
 	}
 	return nil
+}
+
+// unleased counts the overlay's subnets that no agent holds, and all of them,
+// by what this agent knew last of the others. It asks nobody: when an agent is
+// full each of its containers fails, and a coordinator should not be asked as
+// often.
+func (h *Host) unleased(held *agentstate.Held, overlay string) (free, all int64, ok bool) {
+	o, known := held.Network.Overlay(overlay)
+	peers, err := h.Dir.Peers()
+	if !known || err != nil || len(peers) == 0 {
+		return 0, 0, false
+	}
+	for _, f := range []struct {
+		space netip.Prefix
+		bits  int
+		count func(*lease.Overlay) int
+	}{
+		{o.Subnet, o.Prefix, func(l *lease.Overlay) int { return len(l.Subnets) }},
+		{o.Subnet6, o.Prefix6, func(l *lease.Overlay) int { return len(l.Subnets6) }},
+	} {
+		if !f.space.IsValid() {
+			continue
+		}
+		// Spaces of IPv6 may have more subnets than a number can tell.
+		n := int64(1) << min(f.bits-f.space.Bits(), 62)
+		leased := int64(f.count(held.Agent.Overlay(overlay)))
+		for _, p := range peers {
+			if l := p.Overlay(overlay); l != nil && p.IP != held.Agent.IP {
+				leased += int64(f.count(l))
+			}
+		}
+		if left := max(n-leased, 0); !ok || left < free {
+			free, all, ok = left, n, true
+		}
+	}
+	return free, all, ok
 }

@@ -59,6 +59,7 @@ func (h *Host) Pool(held *agentstate.Held, overlay string) (ipam.Pool, bool) {
 	}
 	p := ipam.Pool{Dir: h.Conf.DataDir(), Overlay: overlay}
 	p.V4, p.V6 = o.MesosSide()
+	p.Unleased = func() (free, all int64, ok bool) { return h.unleased(held, overlay) }
 	return p, len(p.V4)+len(p.V6) > 0
 }
 

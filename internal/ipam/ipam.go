@@ -25,6 +25,10 @@ type Pool struct {
 	Overlay string
 	// V4 and V6 are the leased ranges; a family without any is left out.
 	V4, V6 lease.Side
+	// Unleased counts the overlay's subnets for agents that no agent holds, and
+	// all of them, as far as this agent knows; ok is false where it does not.
+	// It is called when the pool is exhausted, and may be nil.
+	Unleased func() (free, all int64, ok bool)
 }
 
 // Owner is who an address is reserved for.
@@ -45,11 +49,31 @@ type Address struct {
 type ExhaustedError struct {
 	Overlay string
 	Side    lease.Side
-	Used    int
+	// Used of the Side's addresses for containers, Capacity in number, are
+	// reserved.
+	Used, Capacity int64
+	// Elsewhere says what other agents could claim; empty if that is unknown.
+	Elsewhere string
 }
 
 func (e *ExhaustedError) Error() string {
-	return fmt.Sprintf("overlay %s: all addresses of %v are in use (%d containers on this agent): stop some, or start the task on another agent", e.Overlay, []netip.Prefix(e.Side), e.Used)
+	return fmt.Sprintf("overlay %s: %d of %d addresses of %v are in use on this agent: stop containers, or start the task on another agent%s",
+		e.Overlay, e.Used, e.Capacity, []netip.Prefix(e.Side), e.Elsewhere)
+}
+
+// exhausted is the error of a side that has no address left.
+func (p Pool) exhausted(s *store, side lease.Side) *ExhaustedError {
+	e := &ExhaustedError{Overlay: p.Overlay, Side: side, Used: p.used(s, side), Capacity: capacity(side)}
+	if p.Unleased == nil {
+		return e
+	}
+	switch free, all, ok := p.Unleased(); {
+	case ok && free > 0:
+		e.Elsewhere = fmt.Sprintf(": %d of the overlay's %d subnets can still be claimed", free, all)
+	case ok:
+		e.Elsewhere = fmt.Sprintf(" that holds a subnet: all %d of the overlay are leased", all)
+	}
+	return e
 }
 
 // DuplicateError says that the owner has an address already.
@@ -171,8 +195,8 @@ func (p Pool) reserveOne(s *store, rangeID int, side lease.Side, owner Owner, re
 	}
 	got, err := allocator.NewIPAllocator(&set, s, rangeID).Get(owner.ContainerID, owner.IfName, want)
 	if err != nil {
-		if used := p.used(s, side); want == nil && used >= capacity(side) {
-			return Address{}, &ExhaustedError{Overlay: p.Overlay, Side: side, Used: int(used)}
+		if want == nil && p.used(s, side) >= capacity(side) {
+			return Address{}, p.exhausted(s, side)
 		}
 		return Address{}, fmt.Errorf("overlay %s: reserve an address of %v: %w", p.Overlay, []netip.Prefix(side), err)
 	}
@@ -273,6 +297,24 @@ func (p Pool) Usage(ctx context.Context) (used, free int64, err error) {
 		first = false
 	}
 	return used, free, nil
+}
+
+// Available is an ExhaustedError when a family has no free address.
+func (p Pool) Available(ctx context.Context) error {
+	s, err := openStore(ctx, p.dir(), false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("overlay %s: %w", p.Overlay, err)
+	}
+	defer s.Close()
+	for _, side := range []lease.Side{p.V4, p.V6} {
+		if len(side) > 0 && p.used(s, side) >= capacity(side) {
+			return p.exhausted(s, side)
+		}
+	}
+	return nil
 }
 
 func (p Pool) used(s *store, side lease.Side) (n int64) {

@@ -106,8 +106,15 @@ func TestExhaustion(t *testing.T) {
 	}
 	_, err := reserve(t, p, "z")
 	var full *ExhaustedError
-	if !errors.As(err, &full) || full.Used != 5 {
-		t.Fatalf("got %v, want exhaustion with 5 in use", err)
+	if !errors.As(err, &full) || full.Used != 5 || full.Capacity != 5 {
+		t.Fatalf("got %v, want exhaustion with 5 of 5 in use", err)
+	}
+	for left, want := range map[int64]string{0: "all 16 of the overlay are leased", 3: "3 of the overlay's 16 subnets can still be claimed"} {
+		knows := p
+		knows.Unleased = func() (int64, int64, bool) { return left, 16, true }
+		if err := knows.Available(t.Context()); !errors.As(err, &full) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 	if !strings.Contains(err.Error(), "9.0.1.0/29") || !strings.Contains(err.Error(), "dcos") {
 		t.Errorf("the message does not name subnet and overlay: %v", err)
