@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
@@ -25,8 +27,10 @@ import (
 )
 
 const (
-	// startTimeout bounds how long etcd may take to start and to answer.
+	// startTimeout bounds how long an etcd inside this process may take to
+	// start, and seedTimeout one try to write the configuration to etcd.
 	startTimeout = time.Minute
+	seedTimeout  = 10 * time.Second
 	// startRetry is the pause before etcd is asked again.
 	startRetry = 500 * time.Millisecond
 	// importTimeout bounds an import: 65,536 agents take some 10 seconds.
@@ -64,6 +68,12 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 	if o.reclaimAfter != 0 && o.reclaimAfter < o.aliveTTL {
 		return usageError{fmt.Errorf("--reclaim-after is %s: it must be 0 for never, or not less than --alive-ttl (%s)", o.reclaimAfter, o.aliveTTL)}
 	}
+	if o.mesosGrace < o.aliveTTL {
+		return usageError{fmt.Errorf("--mesos-grace is %s: it must not be less than --alive-ttl (%s)", o.mesosGrace, o.aliveTTL)}
+	}
+	if err := o.sources.check(log); err != nil {
+		return err
+	}
 	want, err := configuration(o.config)
 	if err != nil {
 		return err
@@ -72,33 +82,57 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	door, err := o.door.options(log)
+	if err != nil {
+		return err
+	}
 	listeners, err := listen(ctx, o.listen)
 	if err != nil {
 		return err
 	}
-	store, err := etcd.Open(ctx, o.dataDir, o.etcd, startTimeout)
+	follower, err := o.sources.follower()
+	if err != nil {
+		return err
+	}
+	store, err := etcd.Open(ctx, o.dataDir, o.sources.etcd, startTimeout)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	reg := registry.New(store.Client, registry.Options{
-		Quarantine: o.quarantine, AliveTTL: o.aliveTTL, ReclaimAfter: o.reclaimAfter, Log: log,
-	})
-	if err := seed(ctx, reg, want, log); err != nil {
-		return err
+	conf := registry.Options{
+		Quarantine: o.quarantine, AliveTTL: o.aliveTTL, ReclaimAfter: o.reclaimAfter,
+		MesosGrace: o.mesosGrace, Trouble: store.Trouble, MaxTxnOps: store.MaxTxnOps(), Log: log,
 	}
-	srv := server.New(server.Options{Registry: reg, Log: log})
+	door.Collectors = []prometheus.Collector{etcd.Collector{Store: store}}
+	if follower != nil {
+		conf.Mesos = follower.View
+		door.Collectors = append(door.Collectors, follower)
+	}
+	reg := registry.New(store.Client, conf)
+	begun := make(chan struct{})
+	door.Registry, door.Log, door.Begun = reg, log, begun
+	srv := server.New(door)
 	group, ctx := errgroup.WithContext(ctx)
 	// Calls that are under way when stopping still need the index.
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return reg.Run(following) })
 	group.Go(func() error { return store.Watch(ctx) })
+	if follower != nil {
+		group.Go(func() error { return follower.Run(ctx) })
+	}
 	group.Go(func() error {
-		defer unfollow()
+		if err := seed(ctx, reg, want, log); err != nil || ctx.Err() != nil {
+			return err
+		}
 		if err := takeOver(ctx, reg, imports, log); err != nil {
 			return err
 		}
+		close(begun)
+		return nil
+	})
+	group.Go(func() error {
+		defer unfollow()
 		return srv.Serve(ctx, listeners...)
 	})
 	for _, l := range listeners {
@@ -119,20 +153,25 @@ func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
 	return out, nil
 }
 
-// seed sees to it that etcd holds a network, want if it held none. A cluster
-// without a leader fails a call at once, and has one a moment later.
+// seed sees to it that etcd holds a network, want if it held none. It tries
+// for as long as it takes etcd to serve, and logs why it does not.
 func seed(ctx context.Context, reg *registry.Registry, want *network.Network, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
+	said := ""
 	for {
 		differences, err := seedOnce(ctx, reg, want)
-		if err == nil || errors.Is(err, registry.ErrNotConfigured) || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil || errors.Is(err, registry.ErrNotConfigured) {
 			for _, d := range differences {
 				log.Warn("the configuration differs from what is stored, which counts", "difference", d)
 			}
 			return err
 		}
-		log.Warn("etcd does not serve yet; trying again", "error", err)
+		if err = cmp.Or(reg.Trouble(), err); err.Error() != said {
+			said = err.Error()
+			log.Warn("etcd does not serve yet; trying again", "error", said)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(startRetry):
@@ -141,6 +180,8 @@ func seed(ctx context.Context, reg *registry.Registry, want *network.Network, lo
 }
 
 func seedOnce(ctx context.Context, reg *registry.Registry, want *network.Network) (differences []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, seedTimeout)
+	defer cancel()
 	if want == nil {
 		_, err := reg.Stored(ctx)
 		return nil, err

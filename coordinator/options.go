@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dcos/dcos-overlay/coordinator/mesos"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/masterstate"
@@ -26,9 +27,12 @@ func (e usageError) Unwrap() error { return e.error }
 
 type options struct {
 	config, dataDir, imports           string
-	listen, etcd                       []string
+	listen                             []string
 	quarantine, aliveTTL, reclaimAfter time.Duration
+	mesosGrace                         time.Duration
 	logFormat, logLevel                string
+	door                               door
+	sources                            sources
 }
 
 func command() *cobra.Command {
@@ -51,11 +55,13 @@ func command() *cobra.Command {
 	f.StringVar(&o.config, "config", "", "network configuration: master.json, its overlay object, or config.yaml")
 	f.StringVar(&o.dataDir, "data-dir", defaultDataDir, "where the etcd inside this process keeps its data")
 	f.StringSliceVar(&o.listen, "listen", []string{fmt.Sprintf(":%d", api.DefaultPort)}, "TCP addresses to answer HTTP on")
-	f.StringSliceVar(&o.etcd, "etcd", nil, "URLs of an etcd cluster to use instead of an etcd inside this process")
+	o.sources.flags(cmd)
+	f.DurationVar(&o.mesosGrace, "mesos-grace", mesos.DefaultGrace, "how long an agent may be gone from Mesos before what it holds is released")
 	f.DurationVar(&o.quarantine, "quarantine", registry.DefaultQuarantine, "how long a released subnet or VTEP address rests before another agent gets it")
 	f.DurationVar(&o.aliveTTL, "alive-ttl", registry.DefaultAliveTTL, "how long an agent counts as alive after its last status")
 	f.DurationVar(&o.reclaimAfter, "reclaim-after", 0, "how long an agent may be silent before what it holds is released; 0 means for ever")
 	f.StringVar(&o.imports, "import", "", "a state of DC/OS's (/overlay-master/state), all of whose leases are taken over before the first call is answered")
+	o.door.flags(cmd)
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd

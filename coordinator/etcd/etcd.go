@@ -4,12 +4,13 @@ package etcd
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/dcos/dcos-overlay/internal/tlsfile"
 )
 
 const (
@@ -31,8 +35,7 @@ const (
 	quotaBytes = 2 << 30
 	// compaction is how long old revisions are kept for watchers to resume.
 	compaction = "1h"
-	// dialTimeout and the keepalives find a dead member of a cluster.
-	dialTimeout   = 5 * time.Second
+	// The keepalives find a dead member of a cluster for a watch.
 	keepAliveTime = 10 * time.Second
 	keepAliveWait = 3 * time.Second
 )
@@ -42,27 +45,51 @@ const (
 type Store struct {
 	Client *clientv3.Client
 
-	// endpoints are the cluster's members, if the etcd is not in this process.
+	// endpoints are the cluster's members; of the etcd in this process it is
+	// one that has no name.
 	endpoints []string
+	health    health
+	// trouble is what calls of a cluster met with; nil for the etcd in this
+	// process.
+	trouble *trouble
+	log     *slog.Logger
 
 	server *embed.Etcd
 	lock   *os.File
 }
 
-// Open connects to the cluster at endpoints or, without any, starts an etcd on
-// dir, for at most timeout.
-func Open(ctx context.Context, dir string, endpoints []string, timeout time.Duration) (*Store, error) {
-	if len(endpoints) > 0 {
-		return Dial(endpoints)
+// Open connects to the cluster that access names or, without endpoints, starts
+// an etcd on dir, for at most timeout.
+func Open(ctx context.Context, dir string, access Access, timeout time.Duration) (*Store, error) {
+	if len(access.Endpoints) > 0 {
+		return Dial(access)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return Start(ctx, dir)
+	s, err := Start(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	s.log = logOf(access)
+	return s, nil
+}
+
+// logOf is where health is told to.
+func logOf(a Access) *slog.Logger {
+	if a.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return a.Log
 }
 
 // Start runs etcd on dir, which is made if it is not there. It fails if
 // another process uses dir.
 func Start(ctx context.Context, dir string) (*Store, error) {
+	return start(ctx, dir, quotaBytes)
+}
+
+// start is Start with a quota of that many bytes.
+func start(ctx context.Context, dir string, quota int64) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
@@ -70,15 +97,19 @@ func Start(ctx context.Context, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	server, err := embed.StartEtcd(config(filepath.Join(dir, "etcd")))
+	conf := config(filepath.Join(dir, "etcd"))
+	conf.QuotaBackendBytes = quota
+	server, err := embed.StartEtcd(conf)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start etcd on %s: %w", dir, err), lock.Close())
 	}
-	s := &Store{server: server, lock: lock}
+	s := &Store{server: server, lock: lock, endpoints: []string{""}, log: logOf(Access{})}
 	select {
 	case <-server.Server.ReadyNotify():
 		s.Client = v3client.New(server.Server)
-		return s, nil
+		if err = s.slim(ctx); err == nil {
+			return s, nil
+		}
 	case err = <-server.Err():
 	case <-ctx.Done():
 		err = ctx.Err()
@@ -94,7 +125,6 @@ func config(dir string) *embed.Config {
 	c.ListenPeerUrls, c.ListenClientUrls = nil, nil
 	c.TickMs, c.ElectionMs = tickMs, electionMs
 	c.MaxTxnOps = maxTxnOps
-	c.QuotaBackendBytes = quotaBytes
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, compaction
 	// etcd reports each normal stop as an error with a stack trace; what
 	// matters to this process comes back from its calls.
@@ -102,13 +132,19 @@ func config(dir string) *embed.Config {
 	return c
 }
 
-// Watch looks after the client's choice of the cluster's members until ctx
-// ends, or waits until the etcd inside this process stops by itself.
+// Watch looks after etcd's health until ctx ends, or until the etcd inside this
+// process stops by itself; of a cluster it chooses the members to use.
 func (s *Store) Watch(ctx context.Context) error {
 	if s.server == nil {
-		attend(ctx, s.Client, s.endpoints)
+		s.attend(ctx)
 		return nil
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { s.attend(ctx) })
+	wg.Go(func() { s.keepUp(ctx) })
 	select {
 	case <-ctx.Done():
 		return nil
@@ -171,24 +207,28 @@ func writePID(f *os.File) error {
 	return err
 }
 
-// Dial makes a client of the cluster at endpoints. It does not wait for a
-// member to answer.
-func Dial(endpoints []string) (*Store, error) {
+// Dial makes a client of the cluster that access names, of which Check finds
+// no fault. It does not wait for a member to answer.
+func Dial(access Access) (*Store, error) {
+	c := &calls{login: newLogin(access), trouble: newTrouble(access)}
 	conf := clientv3.Config{
-		Endpoints:            endpoints,
-		DialTimeout:          dialTimeout,
+		Endpoints:            access.Endpoints,
 		DialKeepAliveTime:    keepAliveTime,
 		DialKeepAliveTimeout: keepAliveWait,
 		Logger:               zap.NewNop(),
+		DialOptions:          []grpc.DialOption{grpc.WithChainUnaryInterceptor(c.unary), grpc.WithChainStreamInterceptor(c.stream)},
 	}
-	for _, e := range endpoints {
-		if strings.HasPrefix(e, "https://") {
-			conf.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	if access.secure() {
+		files, err := tlsfile.Open(access.files())
+		if err != nil {
+			return nil, err
 		}
+		c.trouble.tls = &handshaker{files: files}
+		conf.DialOptions = append(conf.DialOptions, grpc.WithTransportCredentials(c.trouble.tls.Clone()))
 	}
-	c, err := clientv3.New(conf)
+	client, err := clientv3.New(conf)
 	if err != nil {
-		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(endpoints, ","), err)
+		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(access.Endpoints, ","), err)
 	}
-	return &Store{Client: c, endpoints: endpoints}, nil
+	return &Store{Client: client, endpoints: access.Endpoints, trouble: c.trouble, log: logOf(access)}, nil
 }

@@ -12,7 +12,7 @@ import (
 
 func TestStartKeepsAndLocks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "on", "the", "way")
-	s, err := Open(t.Context(), dir, nil, time.Minute)
+	s, err := Open(t.Context(), dir, Access{}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestStartFails(t *testing.T) {
 }
 
 func TestDialDoesNotWait(t *testing.T) {
-	s, err := Open(t.Context(), "", []string{"http://127.0.0.1:1"}, time.Minute)
+	s, err := Open(t.Context(), "", Access{Endpoints: []string{"http://127.0.0.1:1"}}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

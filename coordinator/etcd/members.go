@@ -12,15 +12,25 @@ import (
 
 const (
 	// probeInterval and probeTimeout find a member that hangs, or that has
-	// lost the others, within two seconds. gRPC's keepalives take 13 s for the
-	// first, for it allows none more often than every 10 s, and never see the
-	// second; and each member gets its share of the calls until then.
-	probeInterval = time.Second
+	// lost the others, within a second and a half. gRPC's keepalives take 13 s
+	// for the first, for it allows none more often than every 10 s, and never
+	// see the second; and each member gets its share of the calls until then.
+	probeInterval = 500 * time.Millisecond
 	probeTimeout  = time.Second
 )
 
-// attend keeps the client away from members that can't serve, until they can.
-func attend(ctx context.Context, client *clientv3.Client, endpoints []string) {
+// report is a member's answer to a probe.
+type report struct {
+	endpoint string
+	// status is nil where there was no answer, or one that refuses to say.
+	status *clientv3.StatusResponse
+	// serves is whether the member answered and has a leader.
+	serves bool
+}
+
+// attend keeps the client away from members that can't serve, until they can,
+// and the health up to date.
+func (s *Store) attend(ctx context.Context) {
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
 	for {
@@ -29,39 +39,57 @@ func attend(ctx context.Context, client *clientv3.Client, endpoints []string) {
 			return
 		case <-ticker.C:
 		}
-		use := serving(ctx, client, endpoints)
+		if s.stopped() {
+			return
+		}
+		reports := probe(ctx, s.Client, s.endpoints)
+		if ctx.Err() != nil {
+			return
+		}
+		s.health.learn(reports, s.log)
+		if s.server != nil {
+			continue
+		}
+		s.trouble.clarify(ctx)
+		use := serving(reports)
 		if len(use) == 0 {
 			// Nobody knows then which one will be the first to come back.
-			use = endpoints
+			use = s.endpoints
 		}
-		if ctx.Err() == nil && !slices.Equal(use, client.Endpoints()) {
-			client.SetEndpoints(use...)
+		if !slices.Equal(use, s.Client.Endpoints()) {
+			s.Client.SetEndpoints(use...)
 		}
 	}
 }
 
-// serving are those of endpoints that answer in time and have a leader. An
-// answer that refuses to say is an answer.
-func serving(ctx context.Context, client *clientv3.Client, endpoints []string) []string {
+// probe asks all of endpoints at once. An answer that refuses to say is an
+// answer.
+func probe(ctx context.Context, client *clientv3.Client, endpoints []string) []report {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	ok := make([]bool, len(endpoints))
+	out := make([]report, len(endpoints))
 	var wg sync.WaitGroup
 	for i, e := range endpoints {
 		wg.Go(func() {
 			status, err := client.Status(ctx, e)
+			out[i] = report{endpoint: e, status: status}
 			if err != nil {
-				ok[i] = ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded)
+				out[i].serves = ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded)
 				return
 			}
-			ok[i] = status.Leader != 0
+			out[i].serves = status.Leader != 0
 		})
 	}
 	wg.Wait()
+	return out
+}
+
+// serving are the endpoints of those that can serve.
+func serving(reports []report) []string {
 	var out []string
-	for i, e := range endpoints {
-		if ok[i] {
-			out = append(out, e)
+	for _, r := range reports {
+		if r.serves {
+			out = append(out, r.endpoint)
 		}
 	}
 	return out

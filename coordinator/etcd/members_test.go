@@ -45,7 +45,7 @@ func TestServing(t *testing.T) {
 	well := member(t)
 	stuck, listener := hanging(t)
 	other, _ := hanging(t)
-	s, err := Dial([]string{stuck, well, other})
+	s, err := Dial(Access{Endpoints: []string{stuck, well, other}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,12 +112,12 @@ func relay(l net.Listener, address string) {
 func TestNobodyServes(t *testing.T) {
 	one, _ := hanging(t)
 	other, _ := hanging(t)
-	s, err := Dial([]string{one, other})
+	s, err := Dial(Access{Endpoints: []string{one, other}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if use := serving(t.Context(), s.Client, []string{one, other}); len(use) != 0 {
+	if use := serving(probe(t.Context(), s.Client, []string{one, other})); len(use) != 0 {
 		t.Errorf("%v do not hang", use)
 	}
 }

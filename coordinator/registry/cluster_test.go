@@ -35,7 +35,7 @@ func TestClusterOfOthers(t *testing.T) {
 
 	var worlds []*world
 	for range 2 {
-		s, err := etcd.Dial([]string{socket.String()})
+		s, err := etcd.Dial(etcd.Access{Endpoints: []string{socket.String()}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,12 @@ import (
 // Counts are figures for metrics.
 type Counts struct {
 	Agents, Alive, Silent, Watchers int
+	// Gone are the agents that Mesos had and has no longer.
+	Gone int
 	// Conflicts counts the transactions that lost a race, since the start.
 	Conflicts int64
+	// LostWatches counts how often the index had to be begun anew.
+	LostWatches int64
 	// Revision is that of the index, EtcdRevision etcd's as last heard, and
 	// Lag for how many seconds the index has not been known to be in step.
 	Revision, EtcdRevision, Lag int64
@@ -25,9 +29,13 @@ func (r *Registry) Counts() Counts {
 		Agents: len(r.idx.agents), Watchers: r.watchers, Conflicts: r.conflicts,
 		Revision: r.idx.rev, EtcdRevision: max(r.fresh.etcdRev, r.idx.rev),
 	}
+	c.LostWatches = r.lostWatches
 	for ip := range r.idx.agents {
 		if _, alive := r.idx.alive[ip]; alive {
 			c.Alive++
+		}
+		if !r.idx.mesos[ip].Gone.IsZero() {
+			c.Gone++
 		}
 	}
 	c.Silent = c.Agents - c.Alive

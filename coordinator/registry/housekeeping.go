@@ -29,7 +29,7 @@ func (r *Registry) keepHouse(ctx context.Context) {
 			return
 		case <-r.chores:
 		case <-ticker.C:
-			chores = append(chores, r.keepSilence, r.dropLeftovers)
+			chores = append(chores, r.keepSilence, r.keepMesos, r.dropLeftovers)
 		}
 		round, cancel := context.WithTimeout(ctx, choresTimeout)
 		var err error

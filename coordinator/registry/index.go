@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dcos/dcos-overlay/coordinator/allocator"
@@ -28,9 +29,15 @@ type index struct {
 	net *network.Network
 
 	agents   map[netip.Addr]*agentEntry
+	// byIP has the same agents in order.
+	byIP *tree
+	// seenChange is the revision of the last change of an agent's record or
+	// of the network; after a load, which does not tell, that of the load.
+	seenChange int64
 	ids      map[string]idEntry
 	alive    map[netip.Addr]aliveEntry
 	silent   map[netip.Addr]silentEntry
+	mesos    map[netip.Addr]mesosEntry
 	pools    map[poolID]*allocator.Pool
 	released map[string]int64 // key below released/ to its revision
 	// deleted are overlays that were, and since when they are not.
@@ -50,6 +57,8 @@ type agentEntry struct {
 	rev int64
 	// line is the agent as an event of a snapshot, made once for all readers.
 	line []byte
+	// shown is the agent in DC/OS's state, from when it is asked for first.
+	shown atomic.Pointer[shown]
 }
 
 type idEntry struct {
@@ -67,6 +76,11 @@ type silentEntry struct {
 	rev   int64
 }
 
+type mesosEntry struct {
+	storedMesos
+	rev int64
+}
+
 // epoch names the store that revisions are of. Etcd's id changes when a member
 // is restored from a backup, and the drawn one when etcd was wiped.
 func (x *index) epoch() string { return fmt.Sprintf("%x-%s", x.cluster, x.store) }
@@ -76,9 +90,11 @@ func newIndex() *index {
 		overlays: map[string]overlayEntry{},
 		net:      &network.Network{},
 		agents:   map[netip.Addr]*agentEntry{},
+		byIP:     newTree(),
 		ids:      map[string]idEntry{},
 		alive:    map[netip.Addr]aliveEntry{},
 		silent:   map[netip.Addr]silentEntry{},
+		mesos:    map[netip.Addr]mesosEntry{},
 		deleted:  map[string]time.Time{},
 		pools:    map[poolID]*allocator.Pool{},
 		released: map[string]int64{},
@@ -113,6 +129,8 @@ func (x *index) apply(kv keyValue) (*api.Event, error) {
 		return nil, x.applyAlive(rest, kv)
 	case dirSilent:
 		return nil, x.applySilent(rest, kv)
+	case dirMesos:
+		return nil, x.applyMesos(rest, kv)
 	case dirDeleted:
 		return nil, x.applyDeleted(rest, kv)
 	case keyEpoch:
@@ -132,7 +150,7 @@ func splitKey(key string) (dir, rest string) {
 	if key == keyNetwork || key == keyEpoch {
 		return key, ""
 	}
-	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirDeleted} {
+	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirMesos, dirDeleted} {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return dir, rest
 		}
@@ -160,6 +178,7 @@ func (x *index) applyNetwork(kv keyValue) (*api.Event, error) {
 	if kv.value == nil {
 		x.baseRev = 0
 	}
+	x.seenChange = kv.rev
 	x.pool(poolID{}).HostsOf(n.VTEPSubnet)
 	x.pool(poolID{v6: true}).HostsOf(n.VTEPSubnet6)
 	x.assemble()
@@ -177,6 +196,7 @@ func (x *index) applyOverlay(name string, kv keyValue) (*api.Event, error) {
 		o.Name = name
 		x.overlays[name] = overlayEntry{storedOverlay: o, rev: kv.rev}
 	}
+	x.seenChange = kv.rev
 	x.pool(poolID{overlay: name}).CutInto(o.Subnet, o.Prefix)
 	x.pool(poolID{overlay: name, v6: true}).CutInto(o.Subnet6, o.Prefix6)
 	x.assemble()
@@ -208,10 +228,13 @@ func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
 		return nil, fmt.Errorf("etcd key %s: %w", kv.key, err)
 	}
 	if kv.value == nil {
-		if x.agents[ip] == nil {
+		e := x.agents[ip]
+		if e == nil {
 			return nil, nil
 		}
 		delete(x.agents, ip)
+		x.byIP.Delete(e)
+		x.seenChange = kv.rev
 		return &api.Event{Type: api.EventDelete, IP: ip}, nil
 	}
 	a, err := decode[lease.Agent](kv)
@@ -219,11 +242,13 @@ func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
 		return nil, err
 	}
 	a.IP = ip
-	line, err := encode(api.Event{Type: api.EventSet, Agent: &a})
+	e, err := newEntry(&a, kv.rev)
 	if err != nil {
 		return nil, err
 	}
-	x.agents[ip] = &agentEntry{Agent: &a, rev: kv.rev, line: line}
+	x.agents[ip] = e
+	x.byIP.ReplaceOrInsert(e)
+	x.seenChange = kv.rev
 	return &api.Event{Type: api.EventSet, Agent: &a}, nil
 }
 
@@ -267,6 +292,23 @@ func (x *index) applySilent(rest string, kv keyValue) error {
 		return err
 	}
 	x.silent[ip] = silentEntry{since: s.Since, rev: kv.rev}
+	return nil
+}
+
+func (x *index) applyMesos(rest string, kv keyValue) error {
+	ip, err := netip.ParseAddr(rest)
+	if err != nil {
+		return fmt.Errorf("etcd key %s: %w", kv.key, err)
+	}
+	if kv.value == nil {
+		delete(x.mesos, ip)
+		return nil
+	}
+	m, err := decode[storedMesos](kv)
+	if err != nil {
+		return err
+	}
+	x.mesos[ip] = mesosEntry{storedMesos: m, rev: kv.rev}
 	return nil
 }
 
@@ -321,6 +363,14 @@ func (x *index) pool(id poolID) *allocator.Pool {
 		x.pools[id] = p
 	}
 	return p
+}
+
+// recordOf is a as JSON if the index holds it; else nil.
+func (x *index) recordOf(a *lease.Agent) []byte {
+	if e := x.agents[a.IP]; e != nil && e.Agent == a {
+		return e.record()
+	}
+	return nil
 }
 
 // place is where the overlay called name stands among the others.

@@ -24,6 +24,7 @@ const (
 	dirReleasedSubnets = prefix + "released/subnets/"
 	dirAlive           = prefix + "alive/"
 	dirSilent          = prefix + "silent/"
+	dirMesos           = prefix + "mesos/"
 	dirDeleted         = prefix + "deleted-overlays/"
 	dirImports         = prefix + "imports/"
 	keyEpoch           = prefix + "epoch"
@@ -35,6 +36,7 @@ func keyID(id string) string        { return dirIDs + id }
 func keyAlive(ip netip.Addr) string { return dirAlive + ip.String() }
 
 func keySilent(ip netip.Addr) string { return dirSilent + ip.String() }
+func keyMesos(ip netip.Addr) string  { return dirMesos + ip.String() }
 func keyDeleted(name string) string  { return dirDeleted + name }
 func keyImport(digest string) string { return dirImports + digest }
 

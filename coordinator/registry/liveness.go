@@ -30,6 +30,7 @@ func (r *Registry) Liveness(agents []*lease.Agent) map[netip.Addr]api.AgentStatu
 		if entry, ok := r.idx.alive[a.IP]; ok {
 			report := entry.report()
 			s.Alive, s.Addresses, s.HostRoutes = true, report.Addresses, report.HostRoutes
+			s.Clashes = r.idx.clashes(report.HostRoutes)
 			if r.opts.Now().Sub(seen) > r.opts.AliveTTL {
 				// It has reported to another coordinator since.
 				seen = time.Time{}
@@ -37,7 +38,7 @@ func (r *Registry) Liveness(agents []*lease.Agent) map[netip.Addr]api.AgentStatu
 		} else {
 			s.SilentSince = r.idx.silent[a.IP].since
 		}
-		s.LastSeen = seen
+		s.LastSeen, s.GoneSince = seen, r.idx.mesos[a.IP].Gone
 		out[a.IP] = s
 	}
 	return out

@@ -47,7 +47,7 @@ func Whole(t testing.TB, client *clientv3.Client) map[netip.Addr]lease.Agent {
 			owners[key] = ip.String()
 		case "released":
 			rest[name] = true
-		case "alive", "silent":
+		case "alive", "silent", "mesos":
 			known[name] = append(known[name], dir)
 		case "overlays":
 			overlays[name] = true
