@@ -15,7 +15,7 @@ export function reason(agent, now) {
     return agent.silent_since ? `for ${age(now - Date.parse(agent.silent_since))}` : "no report yet";
   }
   if (agent.state === "ok") return "";
-  return agent.reason ? `${agent.overlay}: ${agent.reason}` : agent.overlay;
+  return `${agent.overlay}: ${agent.reason || "not done yet"}`;
 }
 
 export class Agents {
@@ -183,6 +183,6 @@ export class Agents {
       cell("Addresses in use", a.fullest
         ? [use(a.fullest, `${a.fullest.overlay}, ${a.fullest.containerizer}`),
           el("span", { class: "quiet part" }, `${a.fullest.overlay}, ${a.fullest.containerizer === "docker" ? "Docker" : "Mesos"}`)]
-        : el("span", { class: "none" }, "Not reported")));
+        : el("span", { class: "none" }, subnets.length ? "Not reported" : "None")));
   }
 }

@@ -99,8 +99,11 @@ const overlays = new Overlays((name) => {
 });
 const agents = new Agents({ view, change, open });
 const detail = new Detail(() => {
+  const link = byId("agents").querySelector(`tr[data-key="${CSS.escape(agent)}"] a`);
   agent = "";
   writeAddress();
+  // The browser gives the focus back, unless its row was drawn anew meanwhile.
+  if (document.activeElement === document.body) link?.focus();
 });
 const live = new Live({
   onOverview(overview, changed) {

@@ -14,7 +14,7 @@ export function el(name, attributes = {}, ...children) {
     else if (value === true) e.setAttribute(key, "");
     else if (value !== null && value !== undefined && value !== false) e.setAttribute(key, value);
   }
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined) e.append(child);
   }
   return e;
