@@ -26,6 +26,13 @@ const (
 // one transaction. Errors that the agent can do something about are
 // *api.Error; else the cause is ErrUnavailable or a fault.
 func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimRequest) (api.ClaimResponse, error) {
+	return r.ClaimBy(ctx, ip, req, func(netip.Addr) error { return nil })
+}
+
+// ClaimBy is Claim by an agent that may not take over everything: mayMove says
+// why not of a lease that its id has at another address. It is called with the
+// lock held, and has to be quick.
+func (r *Registry) ClaimBy(ctx context.Context, ip netip.Addr, req api.ClaimRequest, mayMove func(from netip.Addr) error) (api.ClaimResponse, error) {
 	if err := checkClaim(req); err != nil {
 		return api.ClaimResponse{}, err
 	}
@@ -33,7 +40,7 @@ func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimReques
 	var deleting []string
 	p, rev, err := r.changeShared(ctx, fmt.Sprintf("claim for agent %s", ip), func(x *index) (*plan, error) {
 		n, deleting = x.net, x.deleting()
-		c := claim{index: x, ip: ip, req: req, now: r.opts.Now(), quarantine: r.opts.Quarantine, ttl: r.opts.AliveTTL}
+		c := claim{index: x, ip: ip, req: req, mayMove: mayMove, now: r.opts.Now(), quarantine: r.opts.Quarantine, ttl: r.opts.AliveTTL}
 		err := c.plan()
 		return &c.p, err
 	})
@@ -69,6 +76,7 @@ type claim struct {
 	*index
 	ip         netip.Addr
 	req        api.ClaimRequest
+	mayMove    func(from netip.Addr) error
 	now        time.Time
 	quarantine time.Duration
 	// ttl is how long an agent counts as alive.
@@ -121,6 +129,9 @@ func (c *claim) identify(id idEntry) error {
 		if _, alive := c.alive[id.ip]; alive {
 			return fail(api.CodeConflict, "id %s is asked for by %s and is in use at %s, which has reported within the last %s: if that is this host's old address, the claim succeeds as soon as nothing has reported from there for so long; if it is another host, one of them is a copy: give this one an id of its own by removing its agent-id and lease.json",
 				c.req.ID, c.ip, id.ip, c.ttl)
+		}
+		if err := c.mayMove(id.ip); err != nil {
+			return err
 		}
 		c.p.unchanged(keyAlive(id.ip), 0)
 		c.p.unchanged(keyAgent(id.ip), there.rev)

@@ -165,6 +165,17 @@ func (c Caller) MayActFor(ip netip.Addr) error {
 		"acting for agent %s needs a client certificate with %s among its IP addresses (subject alternative names), or an operator's; shown was %s", ip, ip, c.Shown)
 }
 
+// MayMoveFrom tells whether c may take over the lease of the agent at ip, whose
+// id it has. Ids are no secret: who may read, reads them. The error is an
+// *api.Error.
+func (c Caller) MayMoveFrom(ip netip.Addr) error {
+	if c.Kind == Unasked || c.Kind == Operator || slices.Contains(c.Addrs, ip) {
+		return nil
+	}
+	return fail(api.CodeForbidden,
+		"this agent's id has a lease at %s: moving it needs a client certificate with %s, too, among its IP addresses, or an operator's; for a new lease, remove agent-id and lease.json; shown was %s", ip, ip, c.Shown)
+}
+
 func (n Need) whose() string {
 	if n == Operate {
 		return fmt.Sprintf("an operator (organisation %s)", Operators)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/dcos/dcos-overlay/coordinator/rights"
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/masterstate"
@@ -32,7 +33,8 @@ func (s *Server) doClaim(r *http.Request) (api.ClaimResponse, error) {
 	}
 	ctx, cancel := bounded(r)
 	defer cancel()
-	return s.registry.Claim(ctx, ip, req)
+	caller, _ := r.Context().Value(callerKey{}).(rights.Caller)
+	return s.registry.ClaimBy(ctx, ip, req, caller.MayMoveFrom)
 }
 
 func (s *Server) release(w http.ResponseWriter, r *http.Request) error {

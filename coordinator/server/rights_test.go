@@ -147,8 +147,8 @@ func TestRefusalsSayWhatIsNeeded(t *testing.T) {
 	w := guarded(t, ca)
 	agent := ca.Issue(tlstest.Leaf{Name: "agent", IPs: []string{"10.0.0.1", "fd00::1"}}).TLS(t).Leaf
 	claim := `{"id": "a", "overlays": ["dcos"]}`
-	for _, path := range []string{"/v1/agents/10.0.0.1/lease", "/v1/agents/fd00::1/lease", "/v1/agents/::ffff:10.0.0.1/lease"} {
-		if rec := w.as(agent, "PUT", path, strings.Replace(claim, `"a"`, `"`+path[11:16]+`"`, 1)); rec.Code != 200 {
+	for path, id := range map[string]string{"/v1/agents/10.0.0.1/lease": "one", "/v1/agents/fd00::1/lease": "six", "/v1/agents/::ffff:10.0.0.1/lease": "one"} {
+		if rec := w.as(agent, "PUT", path, strings.Replace(claim, `"a"`, `"`+id+`"`, 1)); rec.Code != 200 {
 			t.Errorf("%s: %d %s", path, rec.Code, rec.Body)
 		}
 	}
@@ -158,5 +158,15 @@ func TestRefusalsSayWhatIsNeeded(t *testing.T) {
 		"DELETE /v1/overlays/dcos needs the client certificate of an operator (organisation dcos-overlay:operators); shown was CN=agent (10.0.0.1, fd00::1)")
 	wantError(t, w.as(nil, "GET", "/v1/agents", ""), 401, api.CodeUnauthenticated,
 		"GET /v1/agents needs the client certificate of an agent (its IP address as subject alternative name) or an operator (organisation dcos-overlay:operators), and none was shown: see cert_file and key_file in agent.json")
+	// The id of a host that is silent gives nobody else its lease.
+	moved := func(name string, ips ...string) *httptest.ResponseRecorder {
+		cert := ca.Issue(tlstest.Leaf{Name: name, IPs: ips}).TLS(t).Leaf
+		return w.as(cert, "PUT", "/v1/agents/10.0.0.7/lease", `{"id": "one"}`)
+	}
+	wantError(t, moved("thief", "10.0.0.7"), 403, api.CodeForbidden,
+		"this agent's id has a lease at 10.0.0.1: moving it needs a client certificate with 10.0.0.1, too, among its IP addresses, or an operator's; for a new lease, remove agent-id and lease.json; shown was CN=thief (10.0.0.7)")
+	if rec := moved("owner", "10.0.0.7", "10.0.0.1"); rec.Code != 200 || !strings.Contains(rec.Body.String(), `"9.0.`) {
+		t.Errorf("the owner at its new address: %d %s", rec.Code, rec.Body)
+	}
 	wantError(t, w.as(nil, "GET", "/nowhere", ""), 404, api.CodeNotFound, "there is nothing at /nowhere: / lists what there is")
 }
