@@ -28,18 +28,18 @@ type index struct {
 	// net is base with the overlays in order; made anew when either changes.
 	net *network.Network
 
-	agents   map[netip.Addr]*agentEntry
+	agents map[netip.Addr]*agentEntry
 	// byIP has the same agents in order.
 	byIP *tree
 	// seenChange is the revision of the last change of an agent's record or
 	// of the network; after a load, which does not tell, that of the load.
 	seenChange int64
-	ids      map[string]idEntry
-	alive    map[netip.Addr]aliveEntry
-	silent   map[netip.Addr]silentEntry
-	mesos    map[netip.Addr]mesosEntry
-	pools    map[poolID]*allocator.Pool
-	released map[string]int64 // key below released/ to its revision
+	ids        map[string]idEntry
+	alive      map[netip.Addr]aliveEntry
+	silent     map[netip.Addr]silentEntry
+	mesos      map[netip.Addr]mesosEntry
+	pools      map[poolID]*allocator.Pool
+	released   map[string]int64 // key below released/ to its revision
 	// deleted are overlays that were, and since when they are not.
 	deleted map[string]time.Time
 	// cluster is etcd's own id, and store what was drawn for this prefix.

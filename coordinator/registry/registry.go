@@ -20,7 +20,6 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
-	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 const (
@@ -265,6 +264,7 @@ func (r *Registry) load(ctx context.Context) (*index, error) {
 			from = string(kv.Key) + "\x00"
 		}
 		if !resp.More {
+			x.seenChange = x.rev
 			return x, nil
 		}
 	}
@@ -360,7 +360,7 @@ func (r *Registry) record(rev int64, events []api.Event) error {
 			whole = append(whole, e)
 		}
 	}
-	if err := r.hist.add(rev, whole); err != nil {
+	if err := r.hist.add(rev, whole, r.idx.recordOf); err != nil {
 		return fmt.Errorf("encode the events of revision %d: %w", rev, err)
 	}
 	return nil
@@ -478,28 +478,6 @@ func (r *Registry) revision(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	return resp.Header.Revision, nil
-}
-
-// Snapshot is everything as of one revision. It must not be changed.
-type Snapshot struct {
-	Network  *network.Network
-	Agents   []*lease.Agent // by IP
-	Revision int64
-}
-
-// Snapshot returns what the index holds, once it has been loaded.
-func (r *Registry) Snapshot(ctx context.Context) (Snapshot, error) {
-	if err := r.loaded(ctx); err != nil {
-		return Snapshot{}, err
-	}
-	r.mu.Lock()
-	s := Snapshot{Network: r.idx.net, Revision: r.idx.rev, Agents: make([]*lease.Agent, 0, len(r.idx.agents))}
-	for _, a := range r.idx.agents {
-		s.Agents = append(s.Agents, a.Agent)
-	}
-	r.mu.Unlock()
-	slices.SortFunc(s.Agents, func(a, b *lease.Agent) int { return a.IP.Compare(b.IP) })
-	return s, nil
 }
 
 // Agent returns the record of the agent at ip; the error is an *api.Error when

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/dcos/dcos-overlay/internal/api"
 )
@@ -11,6 +12,9 @@ import (
 // ErrTooSlow ends a stream whose reader is so far behind that events which it
 // has not read are gone. It resumes with a snapshot.
 var ErrTooSlow = errors.New("the reader has fallen too far behind")
+
+// openingLines is how many agents of a snapshot are sent at once.
+const openingLines = 512
 
 // Stream is one reader of the events. It is for one goroutine.
 type Stream struct {
@@ -20,8 +24,12 @@ type Stream struct {
 	// rev is the revision that the reader has in full once it has read all
 	// that Next returned.
 	rev int64
-	// opening is what Next returns first.
+	// opening is what Next returns first, then all agents, the last of which
+	// it has returned is at told; and then synced.
 	opening [][]byte
+	agents  *tree
+	told    netip.Addr
+	synced  []byte
 }
 
 // Watch opens a stream that goes on after revision since of the epoch, or with
@@ -46,13 +54,14 @@ func (r *Registry) Watch(ctx context.Context, since int64, epoch string) (*Strea
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := &Stream{r: r, at: r.hist.end, rev: r.hist.rev}
+	s := &Stream{r: r}
+	s.at, s.rev = r.hist.place()
 	at, ok := uint64(0), false
 	if since > 0 && (epoch == "" || epoch == r.idx.epoch()) {
 		at, ok = r.hist.find(since)
 	}
 	if ok {
-		s.opening, _ = r.hist.from(at)
+		s.opening, _, _, _ = r.hist.from(at)
 	} else if err := s.snapshot(); err != nil {
 		return nil, err
 	}
@@ -60,7 +69,7 @@ func (r *Registry) Watch(ctx context.Context, since int64, epoch string) (*Strea
 	if err != nil {
 		return nil, err
 	}
-	s.opening = append(s.opening, synced)
+	s.synced = synced
 	r.watchers++
 	return s, nil
 }
@@ -70,7 +79,6 @@ func (r *Registry) Watch(ctx context.Context, since int64, epoch string) (*Strea
 // with what it read last, begins anew.
 func (s *Stream) snapshot() error {
 	x := s.r.idx
-	s.opening = make([][]byte, 0, len(x.agents)+3)
 	for _, e := range []api.Event{{Type: api.EventSnapshot, Epoch: x.epoch()}, x.networkEvent()} {
 		line, err := encode(e)
 		if err != nil {
@@ -78,34 +86,60 @@ func (s *Stream) snapshot() error {
 		}
 		s.opening = append(s.opening, line)
 	}
-	for _, a := range x.agents {
-		s.opening = append(s.opening, a.line)
-	}
+	s.agents = x.byIP.Clone()
 	return nil
+}
+
+// open returns some lines of the opening; none when it is over. Its agents
+// come some at a time, so that many readers at once need little memory.
+func (s *Stream) open() [][]byte {
+	if s.synced == nil {
+		return nil
+	}
+	lines := s.opening
+	s.opening = nil
+	if s.agents != nil {
+		most := len(lines) + openingLines
+		for e := range ascend(s.agents, s.told) {
+			if len(lines) == most {
+				return lines
+			}
+			lines = append(lines, e.line)
+			s.told = e.IP
+		}
+		s.agents = nil
+	}
+	lines = append(lines, s.synced)
+	s.synced = nil
+	return lines
 }
 
 // Next returns the lines that come next, and waits for them until ctx ends.
 func (s *Stream) Next(ctx context.Context) ([][]byte, error) {
-	if lines := s.opening; lines != nil {
-		s.opening = nil
+	if lines := s.open(); lines != nil {
 		return lines, nil
 	}
-	var lines [][]byte
-	var ok bool
-	err := s.r.await(ctx, func() bool {
-		if lines, ok = s.r.hist.from(s.at); ok {
-			s.at += uint64(len(lines))
-			s.rev = s.r.hist.rev
+	for {
+		lines, rev, grown, ok := s.r.hist.from(s.at)
+		if !ok {
+			return nil, ErrTooSlow
 		}
-		return !ok || len(lines) > 0
-	}, nil)
-	if err != nil {
-		return nil, err
+		if len(lines) > 0 {
+			s.at += uint64(len(lines))
+			s.rev = rev
+			return lines, nil
+		}
+		s.rev = rev
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			// What no event tells of has moved the reader on all the same.
+			if lines, rev, _, ok := s.r.hist.from(s.at); ok && len(lines) == 0 {
+				s.rev = rev
+			}
+			return nil, ctx.Err()
+		}
 	}
-	if !ok {
-		return nil, ErrTooSlow
-	}
-	return lines, nil
 }
 
 // Ping is a line that says how far the reader is.

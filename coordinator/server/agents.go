@@ -2,7 +2,9 @@ package server
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/dcos/dcos-overlay/coordinator/rights"
@@ -44,25 +46,47 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := bounded(r)
 	defer cancel()
-	overlay := ""
-	for name, values := range r.URL.Query() {
-		// A mistake here would release more than was meant.
-		if name != "overlay" || len(values) != 1 || values[0] == "" {
-			return fail(api.CodeInvalid, "%s takes no parameter but overlay, once and with the name of one", r.URL.Path)
-		}
-		overlay = values[0]
+	overlay, subnet, err := released(r)
+	if err != nil {
+		return err
 	}
-	if overlay != "" {
+	switch {
+	case subnet.IsValid():
+		err = s.registry.ReleaseSubnet(ctx, ip, overlay, subnet)
+	case overlay != "":
 		err = s.registry.ReleaseOverlay(ctx, ip, overlay)
-	} else {
+	default:
 		err = s.registry.Release(ctx, ip)
 	}
 	if err != nil {
 		return err
 	}
-	s.log.Info("agent released what it held", "agent", ip, "overlay", cmp.Or(overlay, "all"))
+	what := cmp.Or(overlay, "all")
+	if subnet.IsValid() {
+		what = fmt.Sprintf("%s of %s", subnet, overlay)
+	}
+	s.log.Info("agent released what it held", "agent", ip, "overlay", what)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// released is what a release is of: all, an overlay, or a subnet of one. A
+// mistake here would release more than was meant.
+func released(r *http.Request) (overlay string, subnet netip.Prefix, err error) {
+	for name, values := range r.URL.Query() {
+		if name != "overlay" && name != "subnet" || len(values) != 1 || values[0] == "" {
+			return "", subnet, fail(api.CodeInvalid, "%s takes no parameters but overlay, with the name of one, and subnet, each once", r.URL.Path)
+		}
+	}
+	overlay = r.URL.Query().Get("overlay")
+	text := r.URL.Query().Get("subnet")
+	if text == "" {
+		return overlay, subnet, nil
+	}
+	if subnet, err = netip.ParsePrefix(text); err != nil || overlay == "" {
+		return "", subnet, fail(api.CodeInvalid, "subnet is %q: it must be one such as 9.0.1.0/24, and overlay must say of which", text)
+	}
+	return overlay, subnet, nil
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
@@ -116,21 +140,15 @@ func (s *Server) getAgents(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := bounded(r)
 	defer cancel()
-	snapshot, err := s.registry.Snapshot(ctx)
+	view, err := s.registry.View(ctx)
 	if err != nil {
 		return err
 	}
-	resp := api.AgentsResponse{
-		Agents:   make([]lease.Agent, 0, len(snapshot.Agents)),
-		Network:  *snapshot.Network,
-		Revision: snapshot.Revision,
-	}
-	for _, a := range snapshot.Agents {
-		resp.Agents = append(resp.Agents, *a)
-	}
+	resp := api.AgentsResponse{Agents: []lease.Agent{}, Network: *view.Network, Revision: view.Revision}
 	if status {
-		resp.Status = s.registry.Liveness(snapshot.Agents)
+		resp.Status = s.registry.Liveness(view.Agents())
 	}
-	s.write(w, http.StatusOK, resp)
+	w.Header().Set("Content-Type", "application/json")
+	s.sent(r, writeList(w, resp, plain(view.Records())))
 	return nil
 }

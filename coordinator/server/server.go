@@ -90,6 +90,7 @@ type Server struct {
 	ping     time.Duration
 	local    func() ([]netip.Addr, error)
 	metrics  *metrics
+	packed   packed
 	begun    <-chan struct{}
 	overview *overview.Overview
 	page     *page.Page
