@@ -22,12 +22,13 @@ help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 .PHONY: build
-build: ## build the plugins and the daemons into bin/
-	@echo "build: dcos-overlay, dcos-ipam, dcos-overlay-coordinator, dcos-overlay-companion into $(BIN)/"
+build: ## build the plugins, the daemons and dcos-overlayctl into bin/
+	@echo "build: dcos-overlay, dcos-ipam, dcos-overlay-coordinator, dcos-overlay-companion, dcos-overlayctl into $(BIN)/"
 	@mkdir -p $(BIN)
 	@$(BUILD) -o $(BIN)/ ./plugins/dcos-overlay ./plugins/dcos-ipam
 	@$(BUILD) -o $(BIN)/dcos-overlay-coordinator ./coordinator
 	@$(BUILD) -o $(BIN)/dcos-overlay-companion ./companion
+	@$(BUILD) -o $(BIN)/dcos-overlayctl ./ctl
 
 .PHONY: deps
 deps: ## install the Debian packages that demo and test need (root)

@@ -53,6 +53,17 @@ func root(env environment) *cobra.Command {
 		Short:         "Show and change overlay networks, and find what is wrong with them",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			hint := ""
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				hint = fmt.Sprintf(": is it %s?", strings.Join(like, " or "))
+			}
+			return usageError{fmt.Errorf("there is no command %q%s (see dcos-overlayctl --help)", args[0], hint)}
+		},
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if !slices.Contains([]output.Format{output.Table, output.JSON, output.YAML}, output.Format(s.format)) {
 				return usageError{fmt.Errorf("--output is %q: it must be table, json or yaml", s.format)}
@@ -95,13 +106,13 @@ func strict(c *cobra.Command) {
 	}
 	c.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%s: %w (see %s --help)", cmd.CommandPath(), err, cmd.CommandPath())}
+			return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 		}
 		return nil
 	}
 	if !c.Runnable() {
 		c.RunE = func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("%s: say what to do (see %s --help)", cmd.CommandPath(), cmd.CommandPath())}
+			return usageError{fmt.Errorf("%s: say what to do (see %s --help)", cmd.Name(), cmd.CommandPath())}
 		}
 	}
 	for _, sub := range c.Commands() {

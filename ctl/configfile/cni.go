@@ -94,16 +94,38 @@ func (f *file) plugin(path string, n *yaml.Node) {
 	default:
 		return
 	}
+	if child(f.root, "name") == nil && child(n, "overlay") == nil && (ipam == nil || child(ipam, "overlay") == nil) {
+		return // that there is no name is said already
+	}
 	for _, err := range cniconf.Check(f.stdin(n)) {
 		field, message, found := strings.Cut(err.Error(), ": ")
 		if !found || strings.Contains(field, " ") {
-			field, message = "", err.Error()
+			field, message = guess(n, err.Error()), err.Error()
 		}
-		// An address or a MAC that was asked for may be in one of several
-		// places: the plugin's is told.
 		place := strings.Trim(path+"."+field, ".")
+		if field == "name" {
+			place = field // it is the whole's
+		}
 		f.fail(place, "%s", message)
 	}
+}
+
+// guess is the field of a plugin's part that a message is about, which names
+// none, because what it is about may come from elsewhere in a running system.
+func guess(n *yaml.Node, message string) string {
+	switch {
+	case strings.HasPrefix(message, "port mapping"):
+		return "runtimeConfig.portMappings"
+	case strings.Contains(message, "MAC"):
+		return "runtimeConfig.mac"
+	case !strings.Contains(message, "can't be an overlay"):
+		return ""
+	case child(child(n, "ipam"), "overlay") != nil:
+		return "ipam.overlay"
+	case child(n, "overlay") != nil:
+		return "overlay"
+	}
+	return "name"
 }
 
 // stdin is what the runtime would hand to a plugin: its own part, and name and

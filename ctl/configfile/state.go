@@ -1,10 +1,14 @@
 package configfile
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/masterstate"
@@ -27,7 +31,12 @@ func (f *file) state(data []byte) {
 		f.problems = append(f.problems, network.Problem{Path: wrong.Field, Line: line, Message: fmt.Sprintf("want %s, have %s", wrong.Type.Kind(), wrong.Value)})
 		return
 	case err != nil:
-		f.fail("", "this can't be read: %v", err)
+		n := f.root
+		// The error of an address quotes it.
+		if m := regexp.MustCompile(`"([^"]+)"`).FindStringSubmatch(err.Error()); m != nil {
+			n = cmp.Or(scalar(f.root, m[1]), n)
+		}
+		f.problems = append(f.problems, network.Problem{Line: n.Line, Column: n.Column, Message: fmt.Sprintf("this can't be read: %v", err)})
 		return
 	}
 	for _, p := range s.Network.Validate() {
@@ -61,6 +70,19 @@ func (f *file) state(data []byte) {
 			}
 		}
 	}
+}
+
+// scalar is the first node below n with that text, or nil.
+func scalar(n *yaml.Node, text string) *yaml.Node {
+	if n.Kind == yaml.ScalarNode && n.Value == text {
+		return n
+	}
+	for _, c := range n.Content {
+		if found := scalar(c, text); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 func (f *file) vtep(n network.Network, path string, v masterstate.VXLAN) {

@@ -20,6 +20,7 @@ var programs = map[string]string{
 	"dcos-ipam":                module + "/plugins/dcos-ipam",
 	"dcos-overlay-coordinator": module + "/coordinator",
 	"dcos-overlay-companion":   module + "/companion",
+	"dcos-overlayctl":          module + "/ctl",
 }
 
 // tools are what they are tested with: each binary has its package's name.

@@ -118,17 +118,24 @@ func Parse(stdin []byte, cniArgs string) (*Conf, error) {
 // Check lists all that Parse would refuse the configuration for, one by one;
 // where an error is about one field, its text begins with the field's path.
 func Check(stdin []byte) []error {
-	c, err := Identify(stdin)
 	var w wishes
-	if err == nil {
-		err = json.Unmarshal(stdin, &w)
+	var errs []error
+	for _, part := range []any{new(identity), &w} {
+		var wrong *json.UnmarshalTypeError
+		if err := json.Unmarshal(stdin, part); errors.As(err, &wrong) {
+			errs = append(errs, fmt.Errorf("%s: a %s is not what belongs here", wrong.Field, wrong.Value))
+		} else if err != nil {
+			return []error{err}
+		}
 	}
+	if len(errs) > 0 {
+		return errs
+	}
+	c, err := Identify(stdin)
 	var whole *types.Error
 	if errors.As(err, &whole) {
-		err = errors.New(whole.Msg)
-	}
-	if err != nil {
-		return []error{err}
+		_, message, _ := strings.Cut(whole.Msg, ": ")
+		return []error{errors.New(message)}
 	}
 	return append(c.checkIPAM(), c.fill(&w, "")...)
 }
