@@ -394,28 +394,3 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
-
-// TestHostRoutes: what the host routes by itself is reported, and what clashes
-// is said in its status.
-func TestHostRoutes(t *testing.T) {
-	w := newWorld(t)
-	defer w.connect()()
-	netnstest.Run(t, "ip route add 10.20.0.0/16 via 10.0.0.254")
-	w.passes("at first", "dcos:mrdc dcos6:mrdc")
-	reported := func() string { return fmt.Sprint((<-w.reporter.latest).req.HostRoutes) }
-	if got := reported(); got != "[10.0.0.0/24 10.20.0.0/16]" {
-		t.Errorf("reported are %s", got)
-	}
-	if s := w.Status(); len(s.Warnings) != 0 {
-		t.Errorf("there are the warnings %q", s.Warnings)
-	}
-	netnstest.Run(t, "ip route add 9.5.0.0/16 via 10.0.0.254")
-	w.routesAt = time.Time{}
-	w.passes("with a clash", "dcos:mrdc dcos6:mrdc")
-	if got := reported(); got != "[9.5.0.0/16 10.0.0.0/24 10.20.0.0/16]" {
-		t.Errorf("reported are %s", got)
-	}
-	if s := w.Status(); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "the route 9.5.0.0/16 dev eth0 of this host overlaps overlay dcos (9.0.0.0/8)") {
-		t.Errorf("there are the warnings %q", s.Warnings)
-	}
-}

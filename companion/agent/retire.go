@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 
 	"github.com/dcos/dcos-overlay/companion/conffile"
@@ -33,6 +34,9 @@ func (a *Agent) retireDevices(view *peers.View, held *agentstate.Held, done *hos
 	var errs []error
 	for _, o := range marked {
 		if held.Agent.Overlay(o) != nil {
+			if !held.Agent.Config.MesosBridge {
+				errs = append(errs, a.dropBridge(o, done))
+			}
 			continue
 		}
 		bridge := network.MesosBridgeName(o)
@@ -52,6 +56,25 @@ func (a *Agent) retireDevices(view *peers.View, held *agentstate.Held, done *hos
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// dropBridge removes the bridge of an overlay that is held, on a host that takes
+// no Mesos containers any more, once no container is on it.
+func (a *Agent) dropBridge(overlay string, done *host.Outcome) error {
+	bridge := network.MesosBridgeName(overlay)
+	if _, err := net.InterfaceByName(bridge); err != nil {
+		return nil
+	}
+	err := removeBridge(bridge, false)
+	if a.waits(bridge, err, kernel.ErrInUse) {
+		return nil
+	}
+	if err == nil {
+		done.Repairs = append(done.Repairs, host.Repair{
+			Kind: host.KindDevice, What: bridge + " is removed, for mesos_bridge is false",
+		})
+	}
+	return err
 }
 
 // taken tells whether an overlay that is held no longer was deleted by an
@@ -81,7 +104,7 @@ func (a *Agent) waits(thing string, err, inUse error) bool {
 		return false
 	}
 	if a.said.news(thing, errorText(err)) {
-		a.Log.Info("of an overlay that is held no longer there stays, until it is unused", "what", thing, "because", err)
+		a.Log.Info("it is wanted no longer, and stays until it is unused", "what", thing, "because", err)
 	}
 	return true
 }
@@ -89,8 +112,11 @@ func (a *Agent) waits(thing string, err, inUse error) bool {
 // retireDocker removes the Docker networks of overlays that are held no
 // longer, once no container is on them, or at once as retireDevices does.
 func (a *Agent) retireDocker(ctx context.Context, view *peers.View, held *agentstate.Held, done *host.Outcome) error {
-	if !held.Agent.Config.DockerBridge || !a.knowsAll(view, held) {
+	switch {
+	case !a.knowsAll(view, held):
 		return nil
+	case !held.Agent.Config.DockerBridge:
+		return a.dropDocker(ctx, held, done)
 	}
 	ours, err := a.Docker.List(ctx)
 	if errors.Is(err, docker.ErrUnavailable) {
@@ -126,20 +152,42 @@ func (a *Agent) retireDocker(ctx context.Context, view *peers.View, held *agents
 	return errors.Join(errs...)
 }
 
-// confs keeps a CNI configuration for every overlay that is enabled, and
-// removes ours of others when all overlays are known.
+// dropDocker removes the Docker networks of overlays that are held, on a host
+// that has no Docker networks any more, once no container is on them. Docker is
+// asked only where there is the bridge of one.
+func (a *Agent) dropDocker(ctx context.Context, held *agentstate.Held, done *host.Outcome) error {
+	var errs []error
+	for _, o := range held.Agent.Overlays {
+		bridge := network.DockerBridgeName(o.Name)
+		if _, err := net.InterfaceByName(bridge); err != nil {
+			continue
+		}
+		err := a.Docker.Remove(ctx, o.Name)
+		if a.waits("Docker network "+o.Name, err, docker.ErrInUse) || errors.Is(err, docker.ErrUnavailable) {
+			continue
+		}
+		errs = append(errs, err)
+		if _, lookErr := net.InterfaceByName(bridge); err == nil && lookErr != nil {
+			done.Repairs = append(done.Repairs, host.Repair{
+				Kind: host.KindDocker, What: fmt.Sprintf("Docker network %s is removed, for docker_bridge is false", o.Name),
+			})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// confs keeps a CNI configuration for every overlay that is enabled, if this
+// host takes Mesos containers, and removes ours of others when all overlays
+// are known.
 func (a *Agent) confs(view *peers.View, held *agentstate.Held) (repairs []string, err error) {
 	dir := conffile.Dir{Path: a.Host.Conf.CNIDir, AgentConfig: a.Host.Conf.Path}
-	if !a.Host.Conf.Network.MesosBridge {
-		return nil, nil
-	}
 	overlays := view.Network.Overlays
 	if !view.Synced && held != nil {
 		overlays = held.Network.Overlays
 	}
 	var enabled []string
 	for _, o := range overlays {
-		if o.IsEnabled() {
+		if o.IsEnabled() && a.Host.Conf.Network.MesosBridge {
 			enabled = append(enabled, o.Name)
 		}
 	}

@@ -193,7 +193,7 @@ func testWrongAndInUse(t *testing.T, e *engine) {
 
 func testCut(t *testing.T, e *engine) {
 	e.ensure(net4(), "Docker network dcos was missing")
-	c := e.run("c", "dcos")
+	c := e.run("cut", "dcos")
 	for range 2 { // what is done is done
 		if err := e.Cut(context.Background(), "dcos"); err != nil {
 			t.Errorf("Cut: %v", err)
