@@ -39,24 +39,31 @@ func (d *door) options(log *slog.Logger) (server.Options, error) {
 	if d.maxConnections <= 0 || d.maxConnectionsPerHost <= 0 || d.streams <= 0 {
 		return o, usageError{errors.New("--max-connections, --max-connections-per-host and --max-streams must be positive")}
 	}
-	if most, err := mostConnections(); err != nil {
-		return o, err
-	} else if most < d.maxConnections {
-		log.Warn("the limit of open files leaves fewer connections than --max-connections: raise LimitNOFILE or ulimit -n", "connections", most)
-		o.MaxConnections = most
-	}
-	if d.tls.Cert.Path == "" && d.tls.Key.Path == "" {
-		if d.tls.CA.Path == "" {
-			return o, nil
-		}
-		return o, usageError{errors.New("--tls-client-ca: client certificates need HTTPS: set --tls-cert and --tls-key, too")}
-	}
-	files, err := tlsfile.Open(d.tls)
+	files, err := d.files()
 	if err != nil {
 		return o, usageError{err}
 	}
 	o.TLS = files
+	most, err := mostConnections()
+	if err != nil {
+		return o, err
+	}
+	if most < o.MaxConnections {
+		log.Info("the limit of open files (LimitNOFILE, ulimit -n) leaves fewer connections than --max-connections", "connections", most)
+		o.MaxConnections = most
+	}
 	return o, nil
+}
+
+// files are the TLS files; nil when none is set.
+func (d *door) files() (*tlsfile.Reader, error) {
+	if d.tls.Cert.Path == "" && d.tls.Key.Path == "" {
+		if d.tls.CA.Path == "" {
+			return nil, nil
+		}
+		return nil, errors.New("--tls-client-ca: client certificates need HTTPS: set --tls-cert and --tls-key, too")
+	}
+	return tlsfile.Open(d.tls)
 }
 
 // mostConnections is how many connections the limit of open files leaves.
