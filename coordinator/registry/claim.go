@@ -57,6 +57,14 @@ func checkClaim(req api.ClaimRequest) error {
 	if c := req.NetworkConfig; c != nil && c.OverlayMTU != 0 && (c.OverlayMTU < minMTU || c.OverlayMTU > maxMTU) {
 		return fail(api.CodeInvalid, "overlay_mtu is %d: it must be 0 or from %d to %d", c.OverlayMTU, minMTU, maxMTU)
 	}
+	for name, n := range req.AtLeast {
+		if n.Subnets < 0 || n.Subnets6 < 0 {
+			return fail(api.CodeInvalid, "at_least of overlay %s is %d and %d: it must not be negative", name, n.Subnets, n.Subnets6)
+		}
+		if !slices.Contains(req.Overlays, name) {
+			return fail(api.CodeInvalid, "at_least names overlay %q, which is not among overlays", name)
+		}
+	}
 	return nil
 }
 
@@ -227,12 +235,14 @@ func (c *claim) allowed(name string) error {
 	switch held := c.a.Overlay(name) != nil; {
 	case !ok:
 		return fail(api.CodeNotFound, "there is no overlay %q: there are %s", name, c.names())
-	case held:
+	case held && !c.wantsMore(o):
 		return nil
 	case c.overlays[name].Deleting:
 		return fail(api.CodeDisabled, "overlay %s is being deleted: nothing is leased from it unless a PUT of %s/%s brings it back", name, api.PathOverlays, name)
 	case !o.IsEnabled():
 		return fail(api.CodeDisabled, "overlay %s is disabled: nothing is leased from it until it is enabled", name)
+	case held:
+		return nil
 	case !c.a.Config.AllocateSubnet:
 		return fail(api.CodeConflict, "agent %s asks for a subnet of overlay %s, but its network_config has allocate_subnet false", c.ip, name)
 	case !o.Subnet.IsValid() && !c.a.Config.EnableIPv6:
@@ -252,30 +262,57 @@ func (c *claim) names() string {
 	return strings.Join(names, ", ")
 }
 
-// overlay gives the agent a subnet of each family that it lacks of o.
+// wantsMore tells whether the agent asks for more of o than it holds.
+func (c *claim) wantsMore(o network.Overlay) bool {
+	held, want := c.a.Overlay(o.Name), c.req.AtLeast[o.Name]
+	return len(held.Subnets) < want.Subnets || len(held.Subnets6) < want.Subnets6
+}
+
+// overlay gives the agent the subnets that it lacks of o: one of each family,
+// or as many as it asks for.
 func (c *claim) overlay(o network.Overlay) error {
-	got := lease.Overlay{Name: o.Name, State: lease.State{Status: lease.StatusConfiguring}}
+	got := lease.Overlay{Name: o.Name, Split: c.split(o), State: lease.State{Status: lease.StatusConfiguring}}
 	held := c.a.Overlay(o.Name)
 	if held == nil {
 		held = &got
 	}
 	c.p.unchanged(keyOverlay(o.Name), c.overlays[o.Name].rev)
-	if o.Subnet.IsValid() && len(held.Subnets) == 0 {
-		s, err := c.take(poolID{overlay: o.Name})
-		if err != nil {
-			return fmt.Errorf("overlay %s: %w", o.Name, err)
+	want := c.req.AtLeast[o.Name]
+	if o.Subnet.IsValid() {
+		if err := c.fill(o, &held.Subnets, want.Subnets, poolID{overlay: o.Name}); err != nil {
+			return err
 		}
-		held.Subnets = []netip.Prefix{s}
 	}
-	if o.Subnet6.IsValid() && c.a.Config.EnableIPv6 && len(held.Subnets6) == 0 {
-		s, err := c.take(poolID{overlay: o.Name, v6: true})
-		if err != nil {
-			return fmt.Errorf("overlay %s: %w", o.Name, err)
+	if o.Subnet6.IsValid() && c.a.Config.EnableIPv6 {
+		if err := c.fill(o, &held.Subnets6, want.Subnets6, poolID{overlay: o.Name, v6: true}); err != nil {
+			return err
 		}
-		held.Subnets6 = []netip.Prefix{s}
 	}
 	if held == &got {
 		c.a.Overlays = append(c.a.Overlays, got)
+	}
+	return nil
+}
+
+// split is how a subnet that the agent gets now is divided.
+func (c *claim) split(o network.Overlay) lease.Split {
+	if cfg := c.a.Config; !cfg.DockerBridge && !cfg.KeepHalves {
+		return lease.Split{Whole: true}
+	}
+	return lease.Split{DockerPrefix: o.DockerPrefix, DockerPrefix6: o.DockerPrefix6}
+}
+
+// fill adds subnets of a pool until there are n, or one.
+func (c *claim) fill(o network.Overlay, subnets *[]netip.Prefix, n int, id poolID) error {
+	if limit := o.SubnetLimit(); n > limit && len(*subnets) < n {
+		return fail(api.CodeExhausted, "overlay %s: agent %s holds %d subnets, and max_subnets lets an agent have %d", o.Name, c.ip, len(*subnets), limit)
+	}
+	for len(*subnets) < max(1, n) {
+		s, err := c.take(id)
+		if err != nil {
+			return fmt.Errorf("overlay %s: %w", o.Name, err)
+		}
+		*subnets = append(*subnets, s)
 	}
 	return nil
 }

@@ -47,8 +47,9 @@ func (r *Registry) Overlays(ctx context.Context) ([]api.Overlay, error) {
 }
 
 // PutOverlay makes the overlay be as o says: it creates it, enables or
-// disables it, isolates or opens it, ends its being deleted, or changes its
-// addresses while nobody holds any. created tells whether it was not there
+// disables it, isolates or opens it, ends its being deleted, changes how much
+// an agent may hold and how that is split from the next claim on, or changes
+// its addresses while nobody holds any. created tells whether it was not there
 // before. Refusals are *api.Error.
 func (r *Registry) PutOverlay(ctx context.Context, o network.Overlay) (created bool, err error) {
 	_, _, err = r.change(ctx, fmt.Sprintf("write of overlay %s", o.Name), func(x *index) (*plan, error) {
@@ -69,8 +70,13 @@ func (x *index) planOverlay(o network.Overlay, now time.Time, quarantine time.Du
 	p.unchanged(keyNetwork, x.baseRev)
 	p.unchanged(keyOverlay(o.Name), stored.rev)
 	moves := !exists || !sameSpace(stored.Overlay, o)
-	if exists && !moves && !stored.Deleting && stored.IsEnabled() == o.IsEnabled() && stored.Isolated == o.Isolated {
+	if exists && !stored.Deleting && sameOverlay(stored.Overlay, o) {
 		return p, nil
+	}
+	alone := x.base
+	alone.Overlays = []network.Overlay{o}
+	if problems := alone.Validate(); len(problems) > 0 {
+		return nil, fail(api.CodeInvalid, "%s", nameOverlays(problems, alone.Overlays))
 	}
 	if moves {
 		if err := x.mayMove(o, now, quarantine); err != nil {
@@ -101,6 +107,12 @@ func errNoNetwork() error {
 	return fail(api.CodeUnavailable, "no network is configured yet: start a coordinator with --config")
 }
 
+func sameOverlay(a, b network.Overlay) bool {
+	enabled := a.IsEnabled() == b.IsEnabled()
+	a.Enabled, b.Enabled = nil, nil
+	return enabled && a == b
+}
+
 func sameSpace(a, b network.Overlay) bool {
 	return a.Subnet == b.Subnet && a.Prefix == b.Prefix && a.Subnet6 == b.Subnet6 && a.Prefix6 == b.Prefix6
 }
@@ -108,14 +120,10 @@ func sameSpace(a, b network.Overlay) bool {
 // mayMove tells whether the addresses of o, which is new or has other ones so
 // far, go with all that there is.
 func (x *index) mayMove(o network.Overlay, now time.Time, quarantine time.Duration) error {
-	alone, all := x.base, *x.net
-	alone.Overlays = []network.Overlay{o}
-	if problems := alone.Validate(); len(problems) > 0 {
-		return fail(api.CodeInvalid, "%s", nameOverlays(problems, alone.Overlays))
-	}
 	if holders := x.holders(o.Name); len(holders) > 0 {
 		return fail(api.CodeConflict, "overlay %s: its subnets and prefixes can't change while agents hold subnets of it: %s", o.Name, nameAgents(holders))
 	}
+	all := *x.net
 	all.Overlays = slices.Clone(all.Overlays)
 	if i := slices.IndexFunc(all.Overlays, func(other network.Overlay) bool { return other.Name == o.Name }); i >= 0 {
 		// Judged last, it is the one that a problem is told of.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -52,6 +53,38 @@ func (r *Registry) ReleaseOverlay(ctx context.Context, ip netip.Addr, overlay st
 	if err == nil {
 		r.wakeHousekeeping()
 	}
+	return err
+}
+
+// ReleaseSubnet takes back one subnet that the agent at ip holds of an overlay
+// beside its first ones. A subnet that it does not hold is no error; a first
+// one is an *api.Error, for its bridge has its address from there.
+func (r *Registry) ReleaseSubnet(ctx context.Context, ip netip.Addr, overlay string, subnet netip.Prefix) error {
+	_, _, err := r.changeShared(ctx, fmt.Sprintf("release of %s by agent %s", subnet, ip), func(x *index) (*plan, error) {
+		p := &plan{read: keyAgent(ip)}
+		p.unchanged(keyAgent(ip), x.agentRev(ip))
+		entry := x.agents[ip]
+		if entry == nil {
+			return p, nil
+		}
+		a := entry.Clone()
+		o := a.Overlay(overlay)
+		if o == nil {
+			return p, nil
+		}
+		for _, list := range []*[]netip.Prefix{&o.Subnets, &o.Subnets6} {
+			switch i := slices.Index(*list, subnet); {
+			case i == 0:
+				return nil, fail(api.CodeConflict, "%s is the first subnet of overlay %s that agent %s has: release the overlay", subnet, overlay, ip)
+			case i > 0:
+				*list = slices.Delete(*list, i, i+1)
+				p.free([]unit{subnetUnit(overlay, subnet)}, r.opts.Now())
+				p.put(keyAgent(ip), a)
+				return p, nil
+			}
+		}
+		return p, nil
+	})
 	return err
 }
 

@@ -149,6 +149,9 @@ func overlayDifferences(stored overlayEntry, want network.Overlay) []string {
 		{"subnet6", stored.Subnet6, want.Subnet6},
 		{"prefix6", stored.Prefix6, want.Prefix6},
 		{"enabled", stored.IsEnabled(), want.IsEnabled()},
+		{"max_subnets", stored.SubnetLimit(), want.SubnetLimit()},
+		{"docker_prefix", stored.DockerPrefix, want.DockerPrefix},
+		{"docker_prefix6", stored.DockerPrefix6, want.DockerPrefix6},
 		{"isolated", stored.Isolated, want.Isolated},
 	})
 }

@@ -98,6 +98,7 @@ func checkInner(data []byte, p place) (out network.Problems) {
 	fields := []field{
 		{"allocate_subnet", &c.AllocateSubnet}, {"mesos_bridge", &c.MesosBridge}, {"docker_bridge", &c.DockerBridge},
 		{"overlay_mtu", &c.OverlayMTU}, {"enable_ipv6", &c.EnableIPv6},
+		{"keep_halves", &c.KeepHalves},
 	}
 	inside(data, p, fields, func(in place, err error) error {
 		out = append(out, network.Problem{Path: networkConfig + "." + in.name, Line: in.line, Message: err.Error()})

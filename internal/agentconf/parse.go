@@ -208,7 +208,7 @@ func explain(err error) error {
 		return fmt.Errorf("%swant %s, have %s", in, kind(wrong.Type), wrong.Value)
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return fmt.Errorf("there is no field %s in it; there are allocate_subnet, mesos_bridge, docker_bridge, overlay_mtu, enable_ipv6", name)
+		return fmt.Errorf("there is no field %s in it; there are allocate_subnet, mesos_bridge, docker_bridge, overlay_mtu, enable_ipv6, keep_halves", name)
 	}
 	return err
 }

@@ -55,7 +55,7 @@ func TestParse(t *testing.T) {
 		{"all set", `{
 			"master": ["10.0.0.1", "https://c.example/"],
 			"ip": "10.10.0.117",
-			"network_config": {"allocate_subnet": false, "overlay_mtu": 576, "enable_ipv6": false},
+			"network_config": {"allocate_subnet": false, "overlay_mtu": 576, "enable_ipv6": false, "keep_halves": false},
 			"vtep_tx_offload": false, "vxlan_filter": false,
 			"state_dir": "/s/", "run_dir": "/r", "cni_dir": "/c", "cni_data_dir": "/d/../e",
 			"max_configuration_attempts": 0,
@@ -115,7 +115,7 @@ func TestParseErrors(t *testing.T) {
 		{"attempts negative", `{"max_configuration_attempts": -1}`, "max_configuration_attempts: -1 is negative"},
 		{"object expected", `{"network_config": []}`, "line 1: network_config: want an object, have array"},
 		{"bool expected", `{"network_config": {"mesos_bridge": 1}}`, "line 1: network_config: mesos_bridge: want true or false, have number"},
-		{"unknown field in network_config", `{"network_config": {"mtu": 1}}`, `line 1: network_config: there is no field "mtu" in it; there are allocate_subnet, mesos_bridge, docker_bridge, overlay_mtu, enable_ipv6`},
+		{"unknown field in network_config", `{"network_config": {"mtu": 1}}`, `line 1: network_config: there is no field "mtu" in it; there are allocate_subnet, mesos_bridge, docker_bridge, overlay_mtu, enable_ipv6, keep_halves`},
 		{"MTU negative", `{"network_config": {"overlay_mtu": -1}}`, "network_config.overlay_mtu: -1 is less than 576, which every IPv4 host takes; leave it out to have it from the underlay"},
 		{"MTU too small for IPv6", `{"network_config": {"overlay_mtu": 1279}}`, "network_config.overlay_mtu: 1279 is less than 1280, which IPv6 needs; make it larger, or set enable_ipv6 to false"},
 		{"MTU too large", `{"network_config": {"overlay_mtu": 65536}}`, "network_config.overlay_mtu: 65536 is more than 65535, the longest IP packet; leave it out to have it from the underlay"},

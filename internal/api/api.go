@@ -42,8 +42,17 @@ type ClaimRequest struct {
 	Overlays []string `json:"overlays,omitempty"`
 	// AllOverlays asks for a subnet of every overlay that is enabled.
 	AllOverlays bool `json:"all_overlays,omitempty"`
+	// AtLeast is how many subnets are wanted of overlays, by their names; one
+	// where nothing is said. Who has as many gets no more.
+	AtLeast map[string]SubnetCount `json:"at_least,omitempty"`
 	// NetworkConfig replaces the recorded one; absent, that one stays.
 	NetworkConfig *lease.NetworkConfig `json:"network_config,omitempty"`
+}
+
+// SubnetCount counts subnets of each family.
+type SubnetCount struct {
+	Subnets  int `json:"subnets,omitempty"`
+	Subnets6 int `json:"subnets6,omitempty"`
 }
 
 // ClaimResponse answers a claim.

@@ -113,6 +113,13 @@ func (c *Client) Release(ctx context.Context, ip netip.Addr) error {
 	return err
 }
 
+// ReleaseSubnet gives back one subnet that the agent at ip holds of an overlay
+// beside its first ones. Not held is success.
+func (c *Client) ReleaseSubnet(ctx context.Context, ip netip.Addr, overlay string, subnet netip.Prefix) error {
+	query := url.Values{"overlay": {overlay}, "subnet": {subnet.String()}}
+	return c.call(ctx, http.MethodDelete, fill(api.PathLease, ip)+"?"+query.Encode(), nil, nil)
+}
+
 // ReleaseOverlay gives back what the agent at ip holds of one overlay. Nothing
 // held is success.
 func (c *Client) ReleaseOverlay(ctx context.Context, ip netip.Addr, overlay string) error {

@@ -38,7 +38,21 @@ type Overlay struct {
 	Name     string         `json:"name"`
 	Subnets  []netip.Prefix `json:"subnets,omitempty"`
 	Subnets6 []netip.Prefix `json:"subnets6,omitempty"`
-	State    State          `json:"state"`
+	// Split is how the first subnets are split. It was decided with the claim,
+	// and stays while they are held: containers live in both parts.
+	Split Split `json:"split,omitzero"`
+	State State `json:"state"`
+}
+
+// Split says how an agent's first subnet of an overlay is divided between
+// Mesos and Docker. The zero value is DC/OS's halves.
+type Split struct {
+	// DockerPrefix and DockerPrefix6 are the length of Docker's part; 0 means
+	// a half.
+	DockerPrefix  int `json:"docker_prefix,omitempty"`
+	DockerPrefix6 int `json:"docker_prefix6,omitempty"`
+	// Whole: Mesos has all of it, and Docker nothing.
+	Whole bool `json:"whole,omitempty"`
 }
 
 // State is an agent's own word on one overlay.
@@ -78,11 +92,14 @@ type NetworkConfig struct {
 	// less the overhead of VXLAN.
 	OverlayMTU int  `json:"overlay_mtu,omitempty"`
 	EnableIPv6 bool `json:"enable_ipv6"`
+	// KeepHalves false: without a Docker bridge Mesos gets the whole of the
+	// subnets that are claimed, and not only DC/OS's half.
+	KeepHalves bool `json:"keep_halves"`
 }
 
 // DefaultNetworkConfig is what an absent network_config means.
 func DefaultNetworkConfig() NetworkConfig {
-	return NetworkConfig{AllocateSubnet: true, MesosBridge: true, DockerBridge: true, EnableIPv6: true}
+	return NetworkConfig{AllocateSubnet: true, MesosBridge: true, DockerBridge: true, EnableIPv6: true, KeepHalves: true}
 }
 
 // UnmarshalJSON fills in the defaults; it refuses unknown fields.
@@ -111,31 +128,41 @@ func (a *Agent) Overlay(name string) *Overlay {
 // AllSubnets are the subnets of both families.
 func (o Overlay) AllSubnets() []netip.Prefix { return slices.Concat(o.Subnets, o.Subnets6) }
 
+// ExtraSubnets are the subnets of both families beside the first ones.
+func (o Overlay) ExtraSubnets() []netip.Prefix {
+	return slices.Concat(o.Subnets[min(1, len(o.Subnets)):], o.Subnets6[min(1, len(o.Subnets6)):])
+}
+
 // Side is one containerizer's part of the subnets that an agent holds of one
-// overlay, in one family: the first is the half, further ones are whole.
+// overlay, in one family: its part of the first subnet, then further subnets
+// whole.
 type Side []netip.Prefix
 
 // MesosSide is what Mesos containers get their addresses from, IPv4 first.
-func (o Overlay) MesosSide() (v4, v6 Side) { return mesosSide(o.Subnets), mesosSide(o.Subnets6) }
+func (o Overlay) MesosSide() (v4, v6 Side) {
+	return o.Split.mesos(o.Subnets, o.Split.DockerPrefix), o.Split.mesos(o.Subnets6, o.Split.DockerPrefix6)
+}
 
-func mesosSide(subnets []netip.Prefix) Side {
-	if len(subnets) == 0 {
-		return nil
+func (s Split) mesos(subnets []netip.Prefix, dockerBits int) Side {
+	if len(subnets) == 0 || s.Whole {
+		return slices.Clone(subnets)
 	}
-	lower, _ := network.Halves(subnets[0])
-	return append(Side{lower}, subnets[1:]...)
+	mesos, _ := network.Split(subnets[0], dockerBits)
+	return append(mesos, subnets[1:]...)
 }
 
 // DockerSide is the part of the Docker network; the zero Prefix where the
-// overlay lacks the family.
+// overlay lacks the family, or where Mesos has all.
 func (o Overlay) DockerSide() (v4, v6 netip.Prefix) {
-	if len(o.Subnets) > 0 {
-		_, v4 = network.Halves(o.Subnets[0])
+	return o.Split.docker(o.Subnets, o.Split.DockerPrefix), o.Split.docker(o.Subnets6, o.Split.DockerPrefix6)
+}
+
+func (s Split) docker(subnets []netip.Prefix, dockerBits int) netip.Prefix {
+	if len(subnets) == 0 || s.Whole {
+		return netip.Prefix{}
 	}
-	if len(o.Subnets6) > 0 {
-		_, v6 = network.Halves(o.Subnets6[0])
-	}
-	return v4, v6
+	_, docker := network.Split(subnets[0], dockerBits)
+	return docker
 }
 
 // Clone copies a so deeply that changing the copy leaves a as it is.

@@ -25,13 +25,16 @@ type Agent struct {
 
 // Overlay is one overlay on one agent.
 type Overlay struct {
-	Info         network.Overlay `json:"info"`
-	Subnet       netip.Prefix    `json:"subnet,omitzero"`
-	Subnet6      netip.Prefix    `json:"subnet6,omitzero"`
-	MesosBridge  *Bridge         `json:"mesos_bridge,omitempty"`
-	DockerBridge *Bridge         `json:"docker_bridge,omitempty"`
-	Backend      Backend         `json:"backend"`
-	State        lease.State     `json:"state"`
+	Info    network.Overlay `json:"info"`
+	Subnet  netip.Prefix    `json:"subnet,omitzero"`
+	Subnet6 netip.Prefix    `json:"subnet6,omitzero"`
+	// ExtraSubnets are those that the agent holds beside, for Mesos alone.
+	// DC/OS has no such thing.
+	ExtraSubnets []netip.Prefix `json:"extra_subnets,omitempty"`
+	MesosBridge  *Bridge        `json:"mesos_bridge,omitempty"`
+	DockerBridge *Bridge        `json:"docker_bridge,omitempty"`
+	Backend      Backend        `json:"backend"`
+	State        lease.State    `json:"state"`
 }
 
 // Bridge is a containerizer's side: the half that it hands out, not the
@@ -83,6 +86,7 @@ func Entry(a *lease.Agent, n *network.Network) Agent {
 		if len(held.Subnets6) > 0 {
 			o.Subnet6 = held.Subnets6[0]
 		}
+		o.ExtraSubnets = held.ExtraSubnets()
 		if a.Config.MesosBridge {
 			o.MesosBridge = &Bridge{Name: info.MesosBridge()}
 			v4, v6 := held.MesosSide()

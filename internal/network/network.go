@@ -4,6 +4,7 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 )
@@ -20,6 +21,9 @@ const (
 	// name has at most 15 (IFNAMSIZ less the terminating zero), and "m-" or
 	// "d-" stands before it.
 	MaxNameLen = 13
+	// DefaultMaxSubnets is how many subnets of one overlay an agent may hold
+	// unless the overlay says otherwise.
+	DefaultMaxSubnets = 8
 )
 
 // Network is the whole of the configuration. The zero Prefix stands for an
@@ -45,6 +49,14 @@ type Overlay struct {
 	Prefix6 int          `json:"prefix6,omitempty"`
 	// Enabled is nil or true for an overlay that subnets are leased from.
 	Enabled *bool `json:"enabled,omitempty"`
+	// MaxSubnets is how many subnets of each family one agent may hold, when
+	// its Mesos containers need more than the first has; 0 means
+	// DefaultMaxSubnets, and 1 that nobody gets more.
+	MaxSubnets int `json:"max_subnets,omitempty"`
+	// DockerPrefix and DockerPrefix6 are the length of the Docker network's
+	// part of an agent's first subnet; 0 means a half.
+	DockerPrefix  int `json:"docker_prefix,omitempty"`
+	DockerPrefix6 int `json:"docker_prefix6,omitempty"`
 	// Isolated: its containers and those of other overlays do not reach each
 	// other. Hosts and the outside are reached as ever.
 	Isolated bool `json:"isolated,omitempty"`
@@ -52,6 +64,9 @@ type Overlay struct {
 
 // IsEnabled tells whether subnets may be leased from o.
 func (o Overlay) IsEnabled() bool { return o.Enabled == nil || *o.Enabled }
+
+// SubnetLimit is how many subnets of each family one agent may hold.
+func (o Overlay) SubnetLimit() int { return cmp.Or(o.MaxSubnets, DefaultMaxSubnets) }
 
 // MesosBridge is the name of the bridge that o's Mesos containers are on.
 func (o Overlay) MesosBridge() string { return MesosBridgeName(o.Name) }
@@ -92,6 +107,19 @@ func (n Network) Spaces(v6 bool) []netip.Prefix {
 	add(n.VTEPSubnet)
 	add(n.VTEPSubnet6)
 	return out
+}
+
+// Split cuts an agent's subnet in two: the last part of the length dockerBits
+// for the Docker bridge, the rest, as the fewest prefixes, largest first, for
+// the Mesos bridge. dockerBits is longer than p; 0 means halves.
+func Split(p netip.Prefix, dockerBits int) (mesos []netip.Prefix, docker netip.Prefix) {
+	lower, docker := Halves(p)
+	mesos = append(mesos, lower)
+	for docker.Bits() < dockerBits {
+		lower, docker = Halves(docker)
+		mesos = append(mesos, lower)
+	}
+	return mesos, docker
 }
 
 // Halves cuts an agent's subnet in two: the lower half for the Mesos bridge,

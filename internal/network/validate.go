@@ -20,6 +20,9 @@ const (
 	// minMTU6 the least MTU of an IPv6 link (RFC 8200), and maxMTU the
 	// longest IP packet without jumbograms.
 	minMTU, minMTU6, maxMTU = 576, 1280, 65535
+	// maxSubnets is what an agent can give back of one overlay in a transaction
+	// of etcd's usual limit, 128 operations, twice over.
+	maxSubnets = 32
 )
 
 // reservedNames are those that Docker refuses for a network, or keeps for its
@@ -71,6 +74,11 @@ func (n Network) Validate() Problems {
 		}
 		v.overlaySpace(path, ipv4(), o.Subnet, o.Prefix)
 		v.overlaySpace(path, ipv6(), o.Subnet6, o.Prefix6)
+		v.dockerPart(path, ipv4(), o.Prefix, o.DockerPrefix)
+		v.dockerPart(path, ipv6(), o.Prefix6, o.DockerPrefix6)
+		if o.MaxSubnets < 0 || o.MaxSubnets > maxSubnets {
+			v.add(path+".max_subnets", "%d is not from 1 to %d; it is how many subnets one agent may hold, %d if left out", o.MaxSubnets, maxSubnets, DefaultMaxSubnets)
+		}
 	}
 	return v.Problems
 }
@@ -154,6 +162,21 @@ func (v *validator) overlaySpace(path string, f family, p netip.Prefix, bits int
 		v.add(prefixPath, "%d is too long; the longest is %d, for Mesos and Docker get half of an agent's subnet each, and a bridge with a container needs a /%d", bits, f.maxAgent, f.maxAgent+1)
 	case ok && bits <= p.Bits():
 		v.add(prefixPath, "%d is not longer than the %d of subnet%s (%s), which agents' subnets are cut out of", bits, p.Bits(), f.suffix, p)
+	}
+}
+
+// dockerPart checks how one family of the overlay at path is split between
+// Mesos and Docker.
+func (v *validator) dockerPart(path string, f family, agentBits, bits int) {
+	path += ".docker_prefix" + f.suffix
+	switch {
+	case bits == 0:
+	case agentBits == 0:
+		v.add(path, "is given, though the overlay has no %s: there is no prefix%s", f.name, f.suffix)
+	case bits <= agentBits:
+		v.add(path, "%d is not longer than the %d of prefix%s; it is the length of Docker's part of an agent's subnet", bits, agentBits, f.suffix)
+	case bits > f.maxAgent+1:
+		v.add(path, "%d is too long; the longest is %d, for a bridge with a container needs that", bits, f.maxAgent+1)
 	}
 }
 

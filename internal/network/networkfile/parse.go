@@ -106,15 +106,19 @@ func (r *reader) overlay(path string, n *yaml.Node) network.Overlay {
 	if !ok {
 		return network.Overlay{}
 	}
-	o.allow("name", "subnet", "prefix", "subnet6", "prefix6", "enabled", "isolated")
+	o.allow("name", "subnet", "prefix", "subnet6", "prefix6", "enabled",
+		"max_subnets", "docker_prefix", "docker_prefix6", "isolated")
 	return network.Overlay{
-		Name:     o.text("name"),
-		Subnet:   o.prefix("subnet"),
-		Prefix:   o.number("prefix"),
-		Subnet6:  o.prefix("subnet6"),
-		Prefix6:  o.number("prefix6"),
-		Enabled:  o.boolean("enabled"),
-		Isolated: o.isTrue("isolated"),
+		Name:          o.text("name"),
+		Subnet:        o.prefix("subnet"),
+		Prefix:        o.number("prefix"),
+		Subnet6:       o.prefix("subnet6"),
+		Prefix6:       o.number("prefix6"),
+		Enabled:       o.boolean("enabled"),
+		MaxSubnets:    o.number("max_subnets"),
+		DockerPrefix:  o.number("docker_prefix"),
+		DockerPrefix6: o.number("docker_prefix6"),
+		Isolated:      o.isTrue("isolated"),
 	}
 }
 

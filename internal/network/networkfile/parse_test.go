@@ -67,7 +67,7 @@ vtep_subnet6: fd01:a::/126
 vtep_mac_oui: 02:00:00:00:00:00
 vtep_mtu: 1280
 overlays:
-- {name: Both_4.6-x, subnet: 10.0.0.0/28, prefix: 29, subnet6: "fd01:b::/124", prefix6: 125, enabled: false}
+- {name: Both_4.6-x, subnet: 10.0.0.0/28, prefix: 29, subnet6: "fd01:b::/124", prefix6: 125, enabled: false, isolated: true, max_subnets: 1, docker_prefix: 30, docker_prefix6: 126}
 `), network.Network{
 			VTEPSubnet:  netip.MustParsePrefix("44.0.0.0/8"),
 			VTEPSubnet6: netip.MustParsePrefix("fd01:a::/126"),
@@ -77,7 +77,7 @@ overlays:
 				Name:   "Both_4.6-x",
 				Subnet: netip.MustParsePrefix("10.0.0.0/28"), Prefix: 29,
 				Subnet6: netip.MustParsePrefix("fd01:b::/124"), Prefix6: 125,
-				Enabled: &no,
+				Enabled: &no, Isolated: true, MaxSubnets: 1, DockerPrefix: 30, DockerPrefix6: 126,
 			}},
 		}},
 		{"names that differ in case, YAML's alias, tabs in JSON", []byte(
@@ -167,12 +167,12 @@ func TestParseProblems(t *testing.T) {
 		{"unknown field of the network", `"vtep_mac_oui"`, `"vtep_mtu6": 1, "vtep_mac_oui"`,
 			"line 6, vtep_mtu6: there is no such field; there are vtep_subnet, vtep_subnet6, vtep_mac_oui, vtep_mtu, overlays"},
 		{"unknown field of an overlay", `"prefix": 24`, `"prefix": 24, "prefx": 24`,
-			"line 8, overlays[0].prefx: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, isolated"},
+			"line 8, overlays[0].prefx: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated"},
 		{"wrong case of a field", `"prefix": 24`, `"Prefix": 24`,
 			"line 8, overlays[0].prefix: is missing; it is the length of an agent's subnet, such as 24\n" +
-				"line 8, overlays[0].Prefix: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, isolated"},
+				"line 8, overlays[0].Prefix: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated"},
 		{"merge key", "", "vtep_subnet: 44.128.0.0/20\nvtep_mac_oui: 70:B3:D5:00:00:00\noverlays:\n- &a {name: a, subnet: 9.0.0.0/8, prefix: 24}\n- {<<: *a, name: b, subnet: 10.0.0.0/8, prefix: 24}\n",
-			"line 5, overlays[1].<<: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, isolated"},
+			"line 5, overlays[1].<<: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated"},
 		{"field given twice", `"vtep_mac_oui"`, `"vtep_subnet": "44.128.0.0/20", "vtep_mac_oui"`,
 			"line 6, vtep_subnet: is given twice; the first is in line 4"},
 		{"field of an overlay given twice", `"prefix": 24`, `"prefix": 24, "prefix": 25`,
@@ -277,6 +277,14 @@ func TestParseProblems(t *testing.T) {
 			"line 8, overlays[0].prefix: 8 is not longer than the 8 of subnet (9.0.0.0/8), which agents' subnets are cut out of"},
 		{"prefix6 shorter than the subnet", `"prefix6": 80`, `"prefix6": 63`,
 			"line 9, overlays[1].prefix6: 63 is not longer than the 64 of subnet6 (fd01:b::/64), which agents' subnets are cut out of"},
+		{"Docker's part too long", `"prefix": 24`, `"prefix": 24, "docker_prefix": 31`,
+			"line 8, overlays[0].docker_prefix: 31 is too long; the longest is 30, for a bridge with a container needs that"},
+		{"Docker's part not longer", `"prefix": 24`, `"prefix": 24, "docker_prefix": 24`,
+			"line 8, overlays[0].docker_prefix: 24 is not longer than the 24 of prefix; it is the length of Docker's part of an agent's subnet"},
+		{"Docker's part of no family", `"prefix": 24`, `"prefix": 24, "docker_prefix6": 90`,
+			"line 8, overlays[0].docker_prefix6: is given, though the overlay has no IPv6: there is no prefix6"},
+		{"too many subnets", `"prefix": 24`, `"prefix": 24, "max_subnets": 33`,
+			"line 8, overlays[0].max_subnets: 33 is not from 1 to 32; it is how many subnets one agent may hold, 8 if left out"},
 		{"enabled text", `"prefix": 24`, `"prefix": 24, "enabled": "yes"`,
 			`line 8, overlays[0].enabled: want true or false, have "yes"`},
 		{"enabled a number", `"prefix": 24`, `"prefix": 24, "enabled": 1`,
@@ -357,7 +365,7 @@ func TestParseProblems(t *testing.T) {
 				"line 2, overlays[0].prefix: 31 is too long; the longest is 29, for Mesos and Docker get half of an agent's subnet each, and a bridge with a container needs a /30\n" +
 				"line 3, overlays[1].name: \"a b\" holds ' '; a name holds letters and digits of ASCII, \"-\", \"_\" and \".\" only\n" +
 				"line 5, overlays[1].prefix6: want a whole number, have \"many\"\n" +
-				"line 6, overlays[1].colour: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, isolated\n" +
+				"line 6, overlays[1].colour: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated\n" +
 				"line 8, vtep_mac_oui: \"01:00:00:00:00:00\" is a group address; its first byte must be even"},
 	}
 	for _, tt := range tests {
