@@ -44,7 +44,7 @@ func (k *Kernel) CheckVTEP(ctx context.Context, v dataplane.VTEP) (problems []st
 	}
 	if !v.TxOffload {
 		have := ethtoolValue{cmd: ethtoolGetTxChecksum}
-		if err := k.conn.ethtool(v.Name, &have); err != nil {
+		if err := ethtool(k.conn, v.Name, &have); err != nil {
 			return problems, fmt.Errorf("look at tx checksum offload of %s: %w", v.Name, err)
 		}
 		if have.data != 0 {

@@ -14,17 +14,18 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/rtnl"
 )
 
 // interrupting is the real wire, but marks the next dumps as interrupted and
 // leaves entries out of them.
 type interrupting struct {
-	wire
+	rtnl.Wire
 	dumps int
 }
 
-func (w *interrupting) receive(b []byte) (int, error) {
-	n, err := w.wire.receive(b)
+func (w *interrupting) Receive(b []byte) (int, error) {
+	n, err := w.Wire.Receive(b)
 	if err != nil || w.dumps == 0 {
 		return n, err
 	}
@@ -39,7 +40,7 @@ func (w *interrupting) receive(b []byte) (int, error) {
 			// As if the entry had been skipped: one of a device 0.
 			clear(rest[unix.SizeofNlMsghdr:size])
 		}
-		rest = rest[min(align(size), len(rest)):]
+		rest = rest[min(rtnl.Align(size), len(rest)):]
 	}
 	return n, nil
 }
@@ -48,7 +49,7 @@ func TestInterruptedDumpIsRepeated(t *testing.T) {
 	k := kernelWithVTEP(t)
 	want := peersOf(agents(5))
 	syncPeers(t, k, want)
-	k.conn.wire = &interrupting{wire: k.conn.wire, dumps: 3}
+	k.conn.Wire = &interrupting{Wire: k.conn.Wire, dumps: 3}
 	if s := syncPeers(t, k, want); s.Changed() {
 		t.Errorf("it changed:\n%s", s.Changes)
 	}
@@ -58,14 +59,14 @@ func TestNoPruneAfterInterruptedDump(t *testing.T) {
 	k := kernelWithVTEP(t)
 	want := peersOf(agents(5))
 	syncPeers(t, k, want)
-	whole := k.conn.wire
-	k.conn.wire = &interrupting{wire: whole, dumps: 1000}
+	whole := k.conn.Wire
+	k.conn.Wire = &interrupting{Wire: whole, dumps: 1000}
 	_, err := k.SyncPeers(context.Background(), "vtep1024", dataplane.NewPeers())
-	if !errors.Is(err, errInterrupted) {
+	if !errors.Is(err, rtnl.ErrInterrupted) {
 		t.Fatalf("got %v", err)
 	}
 	contains(t, err.Error(), "list routes on vtep1024")
-	k.conn.wire = whole
+	k.conn.Wire = whole
 	holds(t, k, want)
 }
 
@@ -73,24 +74,24 @@ func TestNoPruneAfterInterruptedDump(t *testing.T) {
 // replies only.
 func TestOverflow(t *testing.T) {
 	k := kernelWithVTEP(t)
-	if err := unix.SetsockoptInt(k.conn.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
+	if err := unix.SetsockoptInt(k.conn.FD, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
 		t.Fatal(err)
 	}
-	overflows := &counting{wire: k.conn.wire}
-	k.conn.wire = overflows
+	overflows := &counting{Wire: k.conn.Wire}
+	k.conn.Wire = overflows
 	index := uint32(link(t, "vtep1024").Attrs().Index)
 	good := dataplane.NewPeers()
-	var msgs []message
+	var msgs []rtnl.Message
 	const each = 300
 	for i := range each {
 		e := dataplane.FDBEntry{MAC: network.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, Dst: netip.MustParseAddr("192.0.0.9")}
 		good.FDB[e.MAC] = e.Dst
-		set := message{typ: unix.RTM_NEWNEIGH, flags: unix.NLM_F_CREATE | unix.NLM_F_REPLACE, body: fdbBody(e, index), what: e}
+		set := rtnl.Message{Type: unix.RTM_NEWNEIGH, Flags: unix.NLM_F_CREATE | unix.NLM_F_REPLACE, Body: fdbBody(e, index), What: e}
 		bad := set
-		bad.body = fdbBody(e, index+1000)
+		bad.Body = fdbBody(e, index+1000)
 		msgs = append(msgs, set, bad)
 	}
-	failed, errs := k.conn.apply(context.Background(), msgs)
+	failed, errs := k.conn.Apply(context.Background(), msgs)
 	if failed != each || len(errs) != each {
 		t.Errorf("%d failed with %d errors: %v", failed, len(errs), errs[0])
 	}
@@ -107,26 +108,26 @@ func TestOverflow(t *testing.T) {
 
 // counting counts overflows.
 type counting struct {
-	wire
+	rtnl.Wire
 	n int
 }
 
-func (w *counting) receive(b []byte) (int, error) {
-	n, err := w.wire.receive(b)
-	if errors.Is(err, errOverflow) {
+func (w *counting) Receive(b []byte) (int, error) {
+	n, err := w.Wire.Receive(b)
+	if errors.Is(err, rtnl.ErrOverflow) {
 		w.n++
 	}
 	return n, err
 }
 
 // broken is a kernel that takes everything and says nothing.
-type broken struct{ wire }
+type broken struct{ rtnl.Wire }
 
-func (broken) send([]byte) error { return nil }
+func (broken) Send([]byte) error { return nil }
 
 func TestNoAnswer(t *testing.T) {
 	k := kernelWithVTEP(t)
-	k.conn.wire = broken{k.conn.wire}
+	k.conn.Wire = broken{k.conn.Wire}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	_, err := k.SyncPeers(ctx, "vtep1024", peersOf(agents(3)))
@@ -143,12 +144,6 @@ func TestReplies(t *testing.T) {
 		if len(b) >= 4 && rapid.Bool().Draw(t, "right length") {
 			binary.NativeEndian.PutUint32(b, uint32(len(b)))
 		}
-		_ = eachMessage(b, func(h header, payload []byte) error {
-			_ = replyError(h, payload)
-			return nil
-		})
-		h := header{typ: unix.NLMSG_ERROR, flags: unix.NLM_F_ACK_TLVS}
-		_ = replyError(h, b)
 		d.parseRoute(b)
 		d.parseNeigh(b, unix.AF_INET6)
 		hopsUse(b, 1)
@@ -177,7 +172,7 @@ func TestBodies(t *testing.T) {
 			t.Errorf("forwarding entry %s became %v", text, n)
 		}
 	}
-	own := appendAttr(ndMsg{family: unix.AF_BRIDGE, index: d.index, state: nudPermanent}.append(nil), ndaLLAddr, d.mac[:])
+	own := rtnl.AppendAttr(ndMsg{family: unix.AF_BRIDGE, index: d.index, state: nudPermanent}.append(nil), ndaLLAddr, d.mac[:])
 	if n, ours := d.parseNeigh(own, unix.AF_BRIDGE); ours {
 		t.Errorf("the kernel's entry for the device itself became %v", n)
 	}

@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dcos/dcos-overlay/internal/rtnl"
 )
 
 // ethtool's commands for transmit checksumming (linux/ethtool.h).
@@ -27,23 +29,23 @@ type ifreq struct {
 
 // turnOffTxChecksum turns off the transmit checksum offload of a device, and
 // with it the segmentation offloads that need it. It tells whether it was on.
-func (c *conn) turnOffTxChecksum(device string) (changed bool, err error) {
+func turnOffTxChecksum(c *rtnl.Conn, device string) (changed bool, err error) {
 	have := ethtoolValue{cmd: ethtoolGetTxChecksum}
-	if err := c.ethtool(device, &have); err != nil {
+	if err := ethtool(c, device, &have); err != nil {
 		return false, err
 	}
 	if have.data == 0 {
 		return false, nil
 	}
-	return true, c.ethtool(device, &ethtoolValue{cmd: ethtoolSetTxChecksum})
+	return true, ethtool(c, device, &ethtoolValue{cmd: ethtoolSetTxChecksum})
 }
 
 // ethtool makes one ioctl on a device of the namespace; any socket in it will do.
-func (c *conn) ethtool(device string, v *ethtoolValue) error {
+func ethtool(c *rtnl.Conn, device string, v *ethtoolValue) error {
 	var req ifreq
 	copy(req.name[:unix.IFNAMSIZ-1], device)
 	req.data = unsafe.Pointer(v)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.FD), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
 	runtime.KeepAlive(v)
 	if errno != 0 {
 		return errno

@@ -19,6 +19,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/dcos/dcos-overlay/internal/rtnl"
 )
 
 const (
@@ -44,7 +46,7 @@ type Kernel struct {
 	mu   sync.Mutex
 	ns   netns.NsHandle
 	h    *netlink.Handle // devices and addresses
-	conn *conn           // batches and large dumps
+	conn *rtnl.Conn      // batches and large dumps
 }
 
 // Open returns a Kernel for the network namespace of the calling thread.
@@ -58,7 +60,7 @@ func Open() (*Kernel, error) {
 		ns.Close()
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	c, err := dial()
+	c, err := rtnl.Dial(true)
 	if err != nil {
 		h.Close()
 		ns.Close()
@@ -71,7 +73,7 @@ func Open() (*Kernel, error) {
 func (k *Kernel) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.conn.close()
+	k.conn.Close()
 	k.h.Close()
 	k.ns.Close()
 }
@@ -85,7 +87,7 @@ func (k *Kernel) begin(ctx context.Context) error {
 		// A timeout of 0 would mean none.
 		timeout = max(time.Until(deadline), time.Millisecond)
 	}
-	return errors.Join(ctx.Err(), k.h.SetSocketTimeout(timeout), k.conn.setTimeout(timeout))
+	return errors.Join(ctx.Err(), k.h.SetSocketTimeout(timeout), k.conn.SetTimeout(timeout))
 }
 
 // inside runs f on a thread that is in k's namespace.
@@ -205,5 +207,5 @@ func (k *Kernel) addrs(link netlink.Link) ([]netlink.Addr, error) {
 			return nil, fmt.Errorf("list addresses: %w", err)
 		}
 	}
-	return nil, fmt.Errorf("list addresses: %w", errInterrupted)
+	return nil, fmt.Errorf("list addresses: %w", rtnl.ErrInterrupted)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/rtnl"
 )
 
 // maxErrors bounds the errors that one call names.
@@ -82,7 +83,7 @@ func (k *Kernel) setPeers(ctx context.Context, vtep string, want dataplane.Peers
 		// that is wanted, which would then go with it.
 		msgs = append(have.foreign, msgs...)
 	}
-	failed, errs := k.conn.apply(ctx, msgs)
+	failed, errs := k.conn.Apply(ctx, msgs)
 	s.Failed = failed
 	if more := len(errs) - maxErrors; more > 0 {
 		errs = append(errs[:maxErrors], fmt.Errorf("and %d more", more))
@@ -121,29 +122,29 @@ func (c change) String() string { return c.verb + " " + c.entry.String() + " dev
 // messages are the changes in their order: what is new comes before what goes,
 // so that nothing that stays reachable is unreachable in between; a route comes
 // when the way to its gateway is there, and goes before it.
-func (d device) messages(c dataplane.Changes) []message {
+func (d device) messages(c dataplane.Changes) []rtnl.Message {
 	const set = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
-	msgs := make([]message, 0, c.Sets()+c.Deletes())
+	msgs := make([]rtnl.Message, 0, c.Sets()+c.Deletes())
 	for _, e := range c.SetNeighs {
-		msgs = append(msgs, message{typ: unix.RTM_NEWNEIGH, flags: set, body: neighBody(e, d.index), what: change{"add", e, d.name}})
+		msgs = append(msgs, rtnl.Message{Type: unix.RTM_NEWNEIGH, Flags: set, Body: neighBody(e, d.index), What: change{"add", e, d.name}})
 	}
 	for _, e := range c.SetFDB {
-		msgs = append(msgs, message{typ: unix.RTM_NEWNEIGH, flags: set, body: fdbBody(e, d.index), what: change{"add", e, d.name}})
+		msgs = append(msgs, rtnl.Message{Type: unix.RTM_NEWNEIGH, Flags: set, Body: fdbBody(e, d.index), What: change{"add", e, d.name}})
 	}
 	for _, e := range c.SetRoutes {
 		// The gateway is on the link whatever the prefix route says.
 		body := routeBody(e, d.index, rtMsg{scope: unix.RT_SCOPE_UNIVERSE, flags: unix.RTNH_F_ONLINK})
-		msgs = append(msgs, message{typ: unix.RTM_NEWROUTE, flags: set, body: body, what: change{"add", e, d.name}})
+		msgs = append(msgs, rtnl.Message{Type: unix.RTM_NEWROUTE, Flags: set, Body: body, What: change{"add", e, d.name}})
 	}
 	for _, e := range c.DelRoutes {
 		body := routeBody(e, d.index, rtMsg{scope: unix.RT_SCOPE_NOWHERE}) // of any scope
-		msgs = append(msgs, message{typ: unix.RTM_DELROUTE, body: body, what: change{"delete", e, d.name}, absentOK: true})
+		msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELROUTE, Body: body, What: change{"delete", e, d.name}, AbsentOK: true})
 	}
 	for _, e := range c.DelFDB {
-		msgs = append(msgs, message{typ: unix.RTM_DELNEIGH, body: fdbBody(e, d.index), what: change{"delete", e, d.name}, absentOK: true})
+		msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELNEIGH, Body: fdbBody(e, d.index), What: change{"delete", e, d.name}, AbsentOK: true})
 	}
 	for _, e := range c.DelNeighs {
-		msgs = append(msgs, message{typ: unix.RTM_DELNEIGH, body: neighBody(e, d.index), what: change{"delete", e, d.name}, absentOK: true})
+		msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELNEIGH, Body: neighBody(e, d.index), What: change{"delete", e, d.name}, AbsentOK: true})
 	}
 	return msgs
 }
@@ -153,7 +154,7 @@ type holding struct {
 	peers dataplane.Peers
 	// foreign removes what is on the VTEP beyond peers. To delete an entry,
 	// its dump is sent back, which names it in every detail.
-	foreign []message
+	foreign []rtnl.Message
 }
 
 // holding reads the kernel's tables. Of several routes to one subnet it counts
@@ -170,7 +171,7 @@ func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) 
 		routes = append(routes, found...)
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
-		body := appendAttr32(ndMsg{family: family}.append(nil), ndaIfindex, dev.index)
+		body := rtnl.AppendAttr32(ndMsg{family: family}.append(nil), ndaIfindex, dev.index)
 		parse := func(b []byte) (neighSeen, bool) { return dev.parseNeigh(b, family) }
 		found, err := readTable(ctx, k.conn, unix.RTM_GETNEIGH, body, parse)
 		if err != nil {
@@ -195,14 +196,14 @@ func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) 
 }
 
 // readTable dumps a table as often as it takes to get it whole.
-func readTable[T any](ctx context.Context, c *conn, typ uint16, body []byte, parse func([]byte) (T, bool)) ([]T, error) {
+func readTable[T any](ctx context.Context, c *rtnl.Conn, typ uint16, body []byte, parse func([]byte) (T, bool)) ([]T, error) {
 	var err error
 	for range dumpAttempts {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		var out []T
-		err = c.dump(typ, body, func(payload []byte) error {
+		err = c.Dump(typ, body, func(payload []byte) error {
 			if t, ok := parse(payload); ok {
 				out = append(out, t)
 			}
@@ -213,7 +214,7 @@ func readTable[T any](ctx context.Context, c *conn, typ uint16, body []byte, par
 			return out, nil
 		case errors.Is(err, unix.ENOENT):
 			return nil, nil // no such routing table: nobody has put anything into it
-		case !errors.Is(err, errInterrupted) && !errors.Is(err, errOverflow):
+		case !errors.Is(err, rtnl.ErrInterrupted) && !errors.Is(err, rtnl.ErrOverflow):
 			return nil, err
 		}
 	}
@@ -231,7 +232,7 @@ type routeSeen struct {
 
 func (d device) routeDump(family uint8) []byte {
 	m := rtMsg{family: family, table: unix.RT_TABLE_MAIN, protocol: RouteProtocol}
-	return appendAttr32(m.append(nil), unix.RTA_OIF, d.index)
+	return rtnl.AppendAttr32(m.append(nil), unix.RTA_OIF, d.index)
 }
 
 // parseRoute reads one entry of a dump, and tells whether it is a route of
@@ -248,7 +249,7 @@ func (d device) parseRoute(b []byte) (r routeSeen, ours bool) {
 	if m.family == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
 	}
-	for typ, value := range attrs(b[sizeofRtMsg:]) {
+	for typ, value := range rtnl.Attrs(b[sizeofRtMsg:]) {
 		switch typ {
 		case unix.RTA_DST:
 			dst = parseAddr(value)
@@ -281,7 +282,7 @@ func hopsUse(b []byte, index uint32) bool {
 		if size < unix.SizeofRtNexthop {
 			return false
 		}
-		b = b[min(align(size), len(b)):]
+		b = b[min(rtnl.Align(size), len(b)):]
 	}
 	return false
 }
@@ -325,7 +326,7 @@ func (d device) parseNeigh(b []byte, family uint8) (n neighSeen, ours bool) {
 		return n, false
 	}
 	macOK, special := false, false
-	for typ, value := range attrs(b[sizeofNdMsg:]) {
+	for typ, value := range rtnl.Attrs(b[sizeofNdMsg:]) {
 		switch typ {
 		case ndaDst:
 			n.ip = parseAddr(value)
@@ -363,7 +364,7 @@ func (h *holding) sortFDB(dev device, seen []neighSeen) {
 }
 
 func (h *holding) addForeign(dev device, typ uint16, raw []byte, entry fmt.Stringer) {
-	h.foreign = append(h.foreign, message{typ: typ, body: raw, what: change{"delete foreign", entry, dev.name}, absentOK: true})
+	h.foreign = append(h.foreign, rtnl.Message{Type: typ, Body: raw, What: change{"delete foreign", entry, dev.name}, AbsentOK: true})
 }
 
 func uint32Of(b []byte) uint32 {

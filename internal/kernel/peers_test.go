@@ -165,7 +165,7 @@ func TestOthersUntouched(t *testing.T) {
 	for name, strict := range map[string]int{"new kernel": 1, "old kernel": 0} {
 		t.Run(name, func(t *testing.T) {
 			k := kernelWithVTEP(t)
-			if err := unix.SetsockoptInt(k.conn.fd, unix.SOL_NETLINK, netlinkStrictChk, strict); err != nil {
+			if err := unix.SetsockoptInt(k.conn.FD, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, strict); err != nil {
 				t.Fatal(err)
 			}
 			testOthersUntouched(t, k)
@@ -306,7 +306,7 @@ func TestErrorsOfSome(t *testing.T) {
 	// The error of the route alone, as new kernels and old ones report it.
 	bad.FDB = want.FDB
 	for _, capped := range []int{1, 0} {
-		if err := unix.SetsockoptInt(k.conn.fd, unix.SOL_NETLINK, netlinkCapAck, capped); err != nil {
+		if err := unix.SetsockoptInt(k.conn.FD, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, capped); err != nil {
 			t.Fatal(err)
 		}
 		_, err = k.SyncPeers(context.Background(), "vtep1024", bad)
@@ -325,7 +325,7 @@ func TestDeleteAbsent(t *testing.T) {
 		t.Fatal(err)
 	}
 	msgs := dev.messages(dataplane.Diff(dataplane.NewPeers(), peersOf(agents(3))))
-	if failed, errs := k.conn.apply(context.Background(), msgs); failed != 0 {
+	if failed, errs := k.conn.Apply(context.Background(), msgs); failed != 0 {
 		t.Errorf("%d of %d failed: %v", failed, len(msgs), errs)
 	}
 }

@@ -52,7 +52,7 @@ func (k *Kernel) EnsureVTEP(ctx context.Context, v dataplane.VTEP) (repairs []st
 		return repairs, err
 	}
 	if !v.TxOffload {
-		changed, err := k.conn.turnOffTxChecksum(v.Name)
+		changed, err := turnOffTxChecksum(k.conn, v.Name)
 		if err != nil {
 			return repairs, fmt.Errorf("turn off tx checksum offload of %s: %w", v.Name, err)
 		}

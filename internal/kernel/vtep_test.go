@@ -112,14 +112,14 @@ func TestVTEPTxOffload(t *testing.T) {
 	k := newKernel(t)
 	ensureVTEP(t, k, sampleVTEP())
 	on := ethtoolValue{cmd: ethtoolGetTxChecksum}
-	if err := k.conn.ethtool("vtep1024", &on); err != nil || on.data != 1 {
+	if err := ethtool(k.conn, "vtep1024", &on); err != nil || on.data != 1 {
 		t.Fatalf("tx checksum offload of a new device: %v, %v", on.data, err)
 	}
 	v := sampleVTEP()
 	v.TxOffload = false
 	contains(t, ensureVTEP(t, k, v), "tx checksum offload turned off")
 	off := ethtoolValue{cmd: ethtoolGetTxChecksum}
-	if err := k.conn.ethtool("vtep1024", &off); err != nil || off.data != 0 {
+	if err := ethtool(k.conn, "vtep1024", &off); err != nil || off.data != 0 {
 		t.Fatalf("tx checksum offload after turning it off: %v, %v", off.data, err)
 	}
 	if again := ensureVTEP(t, k, v); again != "" {

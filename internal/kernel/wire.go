@@ -2,13 +2,13 @@ package kernel
 
 import (
 	"encoding/binary"
-	"iter"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/rtnl"
 )
 
 // Attributes of neighbour messages (linux/neighbour.h).
@@ -35,46 +35,6 @@ const (
 	nudNoARP     = 0x40
 	nudPermanent = 0x80
 )
-
-// align rounds up to netlink's alignment.
-func align(n int) int { return (n + 3) &^ 3 }
-
-// pad brings b to netlink's alignment.
-func pad(b []byte) []byte {
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	return b
-}
-
-// appendAttr appends an attribute (struct rtattr and its value).
-func appendAttr(b []byte, typ uint16, value []byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	return pad(append(b, value...))
-}
-
-func appendAttr32(b []byte, typ uint16, value uint32) []byte {
-	return appendAttr(b, typ, binary.NativeEndian.AppendUint32(nil, value))
-}
-
-// attrs are the types and values of a run of attributes. It ends where the
-// run is cut short.
-func attrs(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofRtAttr {
-			size := int(binary.NativeEndian.Uint16(b))
-			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if size < unix.SizeofRtAttr || size > len(b) {
-				return
-			}
-			if !yield(typ, b[unix.SizeofRtAttr:size]) {
-				return
-			}
-			b = b[min(align(size), len(b)):]
-		}
-	}
-}
 
 // rtMsg is the fixed part of a route message.
 type rtMsg struct {
@@ -122,23 +82,23 @@ func routeBody(e dataplane.RouteEntry, index uint32, m rtMsg) []byte {
 	m.family, m.dstLen = familyOf(e.Dst.Addr()), uint8(e.Dst.Bits())
 	m.table, m.protocol, m.typ = unix.RT_TABLE_MAIN, RouteProtocol, unix.RTN_UNICAST
 	b := m.append(make([]byte, 0, 80))
-	b = appendAttr(b, unix.RTA_DST, e.Dst.Addr().AsSlice())
-	b = appendAttr(b, unix.RTA_GATEWAY, e.Gateway.AsSlice())
-	b = appendAttr32(b, unix.RTA_OIF, index)
-	return appendAttr32(b, unix.RTA_PRIORITY, e.Metric)
+	b = rtnl.AppendAttr(b, unix.RTA_DST, e.Dst.Addr().AsSlice())
+	b = rtnl.AppendAttr(b, unix.RTA_GATEWAY, e.Gateway.AsSlice())
+	b = rtnl.AppendAttr32(b, unix.RTA_OIF, index)
+	return rtnl.AppendAttr32(b, unix.RTA_PRIORITY, e.Metric)
 }
 
 func neighBody(e dataplane.NeighEntry, index uint32) []byte {
 	b := ndMsg{family: familyOf(e.IP), index: index, state: nudPermanent}.append(make([]byte, 0, 48))
-	b = appendAttr(b, ndaDst, e.IP.AsSlice())
-	return appendAttr(b, ndaLLAddr, e.MAC[:])
+	b = rtnl.AppendAttr(b, ndaDst, e.IP.AsSlice())
+	return rtnl.AppendAttr(b, ndaLLAddr, e.MAC[:])
 }
 
 func fdbBody(e dataplane.FDBEntry, index uint32) []byte {
 	m := ndMsg{family: unix.AF_BRIDGE, index: index, state: nudNoARP | nudPermanent, flags: ntfSelf}
 	b := m.append(make([]byte, 0, 48))
-	b = appendAttr(b, ndaDst, e.Dst.AsSlice())
-	return appendAttr(b, ndaLLAddr, e.MAC[:])
+	b = rtnl.AppendAttr(b, ndaDst, e.Dst.AsSlice())
+	return rtnl.AppendAttr(b, ndaLLAddr, e.MAC[:])
 }
 
 func parseAddr(b []byte) netip.Addr {

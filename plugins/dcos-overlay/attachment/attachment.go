@@ -3,16 +3,16 @@
 package attachment
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -20,6 +20,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/rtnl"
 )
 
 // hostPrefix marks the host's ends of our veth pairs.
@@ -58,41 +59,75 @@ type Bridge struct {
 	MAC        network.MAC
 }
 
-// Links are the host's devices, through one netlink socket in the network
-// namespace of the thread that opened it.
+// timeout bounds each wait for the kernel: the lock of all network devices can
+// be another's for a while.
+const timeout = 30 * time.Second
+
+// Links are the host's devices, in the network namespace of the thread that
+// opened it.
 type Links struct {
-	handle *netlink.Handle
+	conn *rtnl.Conn
+	ns   netns.NsHandle
 }
 
-// Open opens the socket.
+// Open opens a socket to them.
 func Open() (*Links, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	ns, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("open the host's network namespace: %w", err)
+	}
+	conn, err := dial()
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	return &Links{conn: conn, ns: ns}, nil
+}
+
+func dial() (*rtnl.Conn, error) {
+	conn, err := rtnl.Dial(false)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Links{handle: h}, nil
+	return conn, conn.SetTimeout(timeout)
 }
 
 // Close closes the socket.
-func (l *Links) Close() { l.handle.Close() }
+func (l *Links) Close() {
+	l.conn.Close()
+	l.ns.Close()
+}
 
 // Exist tells whether there is a device of that name.
 func (l *Links) Exist(name string) bool {
-	_, err := l.handle.LinkByName(name)
+	_, err := index(l.conn, name)
 	return err == nil
 }
 
-// Bridge finds the bridge of that name.
+// Bridge finds the bridge of that name. That the device is a bridge is seen
+// when something is put on it.
 func (l *Links) Bridge(name string) (Bridge, error) {
-	link, err := l.handle.LinkByName(name)
+	b := Bridge{Name: name}
+	var err error
+	if b.Index, err = index(l.conn, name); err == nil {
+		b.MTU, err = mtu(l.conn, name)
+	}
+	if err == nil {
+		b.MAC, err = mac(l.conn, name)
+	}
 	if err != nil {
 		return Bridge{}, fmt.Errorf("find bridge %s: %w", name, err)
 	}
-	attrs := link.Attrs()
-	if link.Type() != "bridge" || len(attrs.HardwareAddr) != len(network.MAC{}) {
-		return Bridge{}, fmt.Errorf("device %s is a %s, not a bridge: remove or rename it", name, link.Type())
+	return b, nil
+}
+
+// library is a socket of the netlink library's to the host's devices, for what
+// is asked seldom.
+func (l *Links) library() (*netlink.Handle, error) {
+	h, err := netlink.NewHandleAt(l.ns)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return Bridge{Name: name, Index: attrs.Index, MTU: attrs.MTU, MAC: network.MAC(attrs.HardwareAddr)}, nil
+	return h, nil
 }
 
 // HostIfName is the name of the host's end: a pure function of the container
@@ -106,118 +141,143 @@ func HostIfName(containerID, ifName string) string {
 // Create makes the attachment; it leaves nothing behind when it fails. It
 // returns the routes that the container got.
 func (l *Links) Create(a Attachment) (routes []netip.Prefix, err error) {
-	host := l.handle
 	ns, err := netns.GetFromPath(a.Netns)
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace %s: %w", a.Netns, err)
 	}
 	defer ns.Close()
-	inside, err := enter(ns)
-	if err != nil {
-		return nil, fmt.Errorf("enter network namespace %s: %w", a.Netns, err)
-	}
-	defer inside.Close()
-
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = a.HostIfName
-	attrs.MTU = a.MTU
-	attrs.MasterIndex = a.Bridge.Index
-	attrs.Flags = net.FlagUp
-	veth := &netlink.Veth{
-		LinkAttrs:        attrs,
-		PeerName:         a.IfName,
-		PeerNamespace:    netlink.NsFd(int(ns)),
-		PeerHardwareAddr: a.MAC.Hardware(),
-	}
-	if err := host.LinkAdd(veth); err != nil {
-		if errors.Is(err, unix.EEXIST) {
-			if _, lookErr := inside.LinkByName(a.IfName); lookErr == nil {
-				return nil, fmt.Errorf("make interface %s in the container: %w: give this one another name", a.IfName, ErrExists)
-			}
-			return nil, fmt.Errorf("make veth %s: %w: DEL this container's interface before another ADD", a.HostIfName, ErrExists)
-		}
-		// The library puts the new device on the bridge in a second step, so
-		// it can be there although making it failed.
-		err = fmt.Errorf("make veth %s on %s with peer %s in %s: %w", a.HostIfName, a.Bridge.Name, a.IfName, a.Netns, err)
-		return nil, errors.Join(err, l.Delete(a.HostIfName))
-	}
-	defer func() {
+	// The thread enters once, for all that there is to do.
+	enterErr := within(ns, func() error {
+		inside, err := dial()
 		if err != nil {
-			if undo := host.LinkDel(veth); undo != nil {
-				err = errors.Join(err, fmt.Errorf("remove veth %s again: %w", a.HostIfName, undo))
-			}
+			return err
 		}
-	}()
-	// A container may call its own published port: the bridge must send a
-	// packet back through the port that it came from.
-	if err := host.LinkSetHairpin(veth, true); err != nil {
-		return nil, fmt.Errorf("turn hairpin mode of %s on: %w", a.HostIfName, err)
-	}
-	return configure(inside, ns, a)
+		defer inside.Close()
+		if err := l.makePair(inside, ns, a); err != nil {
+			return err
+		}
+		if routes, err = configure(inside, ns, a); err != nil {
+			return errors.Join(err, l.Delete(a.HostIfName))
+		}
+		return nil
+	})
+	return routes, enterErr
 }
 
-func configure(inside *netlink.Handle, ns netns.NsHandle, a Attachment) ([]netip.Prefix, error) {
-	link, err := inside.LinkByName(a.IfName)
+// makePair makes the veth pair on the bridge.
+func (l *Links) makePair(inside *rtnl.Conn, ns netns.NsHandle, a Attachment) error {
+	_, errs := l.conn.Apply(context.Background(), []rtnl.Message{
+		pair(a, ns),
+		// A container may call its own published port: the bridge must send a
+		// packet back through the port that it came from.
+		hairpin(a.HostIfName),
+	})
+	if len(errs) == 0 {
+		return nil
+	}
+	// With the first, all the others fail, too.
+	err := errs[0]
+	if errors.Is(err, unix.EEXIST) {
+		if _, lookErr := index(inside, a.IfName); lookErr == nil {
+			return fmt.Errorf("make interface %s in the container: %w: give this one another name", a.IfName, ErrExists)
+		}
+		return fmt.Errorf("make veth %s: %w: DEL this container's interface before another ADD", a.HostIfName, ErrExists)
+	}
+	err = fmt.Errorf("%w%s", err, l.noBridge(a.Bridge))
+	return errors.Join(err, l.Delete(a.HostIfName))
+}
+
+// noBridge says what a device is that should be a bridge; nothing if it is one.
+func (l *Links) noBridge(b Bridge) string {
+	h, err := l.library()
+	if err != nil {
+		return ""
+	}
+	defer h.Close()
+	if link, err := h.LinkByName(b.Name); err == nil && link.Type() != "bridge" {
+		return fmt.Sprintf(": device %s is a %s, not a bridge: remove or rename it", b.Name, link.Type())
+	}
+	return ""
+}
+
+// configure gives the container's end, in whose namespace the thread is, its
+// addresses and routes, all in one send.
+func configure(inside *rtnl.Conn, ns netns.NsHandle, a Attachment) ([]netip.Prefix, error) {
+	device, err := index(inside, a.IfName)
 	if err != nil {
 		return nil, fmt.Errorf("find interface %s in the container: %w", a.IfName, err)
 	}
 	var v4, v6 netip.Addr
+	var msgs, addrs []rtnl.Message
 	for _, addr := range a.Addrs {
-		nl := &netlink.Addr{IPNet: ipNet(addr.Prefix)}
 		if addr.Prefix.Addr().Is6() {
 			v6 = firstValid(v6, addr.Gateway)
-			// The allocator keeps addresses unique; waiting for duplicate
-			// address detection would cost the container its first second.
-			nl.Flags = unix.IFA_F_NODAD
 		} else {
 			v4 = firstValid(v4, addr.Gateway)
 		}
-		err := inside.AddrAdd(link, nl)
-		if errors.Is(err, unix.EACCES) && addr.Prefix.Addr().Is6() {
-			// What the kernel says where IPv6 is off for the interface.
-			if err = setSysctl(ns, "net/ipv6/conf/"+a.IfName+"/disable_ipv6", "0"); err == nil {
-				err = inside.AddrAdd(link, nl)
-			}
+		addrs = append(addrs, address(a.IfName, device, addr.Prefix))
+	}
+	// The kernel tells the link of the addresses when the interface comes up,
+	// so that nobody keeps an older holder's MAC.
+	if v4.IsValid() {
+		msgs = append(msgs, announce(a.IfName, device))
+	}
+	if v6.IsValid() {
+		if err := prepare6(a.IfName); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("add address %s to %s: %w", addr.Prefix, a.IfName, err)
-		}
 	}
-	if err := announce(ns, a.IfName, v4.IsValid(), v6.IsValid()); err != nil {
-		return nil, err
-	}
-	if err := inside.LinkSetUp(link); err != nil {
-		return nil, fmt.Errorf("set %s up: %w", a.IfName, err)
-	}
+	msgs = append(append(msgs, addrs...), up(a.IfName, device))
 	var done []netip.Prefix
-	add := func(dst netip.Prefix) error {
+	for _, dst := range a.Routes {
 		gw := v4
 		if dst.Addr().Is6() {
 			gw = v6
 		}
-		if !gw.IsValid() {
-			return nil
-		}
-		err := inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(dst), Gw: gw.AsSlice()})
-		if err == nil {
+		if gw.IsValid() {
+			msgs = append(msgs, route(device, dst, gw))
 			done = append(done, dst)
 		}
-		return err
 	}
-	for _, dst := range a.Routes {
-		err := add(dst)
-		if errors.Is(err, unix.EEXIST) && dst.Bits() == 0 {
-			var instead []netip.Prefix
-			instead, err = a.insteadOf(inside, dst)
-			for _, space := range instead {
-				err = errors.Join(err, add(space))
-			}
+	_, errs := inside.Apply(context.Background(), msgs)
+	for _, err := range errs {
+		dst, everywhere := taken(err)
+		if !everywhere {
+			return nil, err
 		}
+		gw := v4
+		if dst.Addr().Is6() {
+			gw = v6
+		}
+		instead, err := a.insteadOf(ns, dst)
 		if err != nil {
-			return nil, fmt.Errorf("add route %s to the container: %w", dst, err)
+			return nil, err
 		}
+		msgs = msgs[:0]
+		for _, space := range instead {
+			msgs = append(msgs, route(device, space, gw))
+		}
+		if _, errs := inside.Apply(context.Background(), msgs); len(errs) > 0 {
+			return nil, errs[0]
+		}
+		done = replaceWith(done, dst, instead)
 	}
 	return done, nil
+}
+
+// taken tells whether err is that there is a route to everywhere already.
+func taken(err error) (dst netip.Prefix, is bool) {
+	var failed *rtnl.Error
+	if !errors.As(err, &failed) || !errors.Is(err, unix.EEXIST) {
+		return netip.Prefix{}, false
+	}
+	r, is := failed.Message.What.(routeTo)
+	return netip.Prefix(r), is && netip.Prefix(r).Bits() == 0
+}
+
+func replaceWith(all []netip.Prefix, one netip.Prefix, by []netip.Prefix) []netip.Prefix {
+	i := slices.Index(all, one)
+	return slices.Concat(all[:i], by, all[i+1:])
 }
 
 func firstValid(a, b netip.Addr) netip.Addr {
@@ -229,7 +289,12 @@ func firstValid(a, b netip.Addr) netip.Addr {
 
 // insteadOf are the destinations to route by this interface where another one
 // has the route to everywhere.
-func (a Attachment) insteadOf(inside *netlink.Handle, everywhere netip.Prefix) (out []netip.Prefix, err error) {
+func (a Attachment) insteadOf(ns netns.NsHandle, everywhere netip.Prefix) (out []netip.Prefix, err error) {
+	inside, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in the container: %w", err)
+	}
+	defer inside.Close()
 	family := netlink.FAMILY_V4
 	if everywhere.Addr().Is6() {
 		family = netlink.FAMILY_V6
@@ -257,55 +322,32 @@ func (a Attachment) insteadOf(inside *netlink.Handle, everywhere netip.Prefix) (
 
 // Delete removes the pair by its host end; absent is success.
 func (l *Links) Delete(hostIfName string) error {
-	link, err := l.handle.LinkByName(hostIfName)
-	var notFound netlink.LinkNotFoundError
-	if errors.As(err, &notFound) {
+	_, errs := l.conn.Apply(context.Background(), []rtnl.Message{remove(hostIfName)})
+	if len(errs) == 0 || errors.Is(errs[0], unix.ENODEV) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("find veth %s: %w", hostIfName, err)
+	return errs[0]
+}
+
+// prepare6 turns IPv6 on for the interface, should it be off, and has its
+// addresses announced. The thread is in the container's namespace.
+func prepare6(ifName string) error {
+	dir := "net/ipv6/conf/" + ifName + "/"
+	return errors.Join(setSysctl(dir+"disable_ipv6", "0"), setSysctl(dir+"ndisc_notify", "1"))
+}
+
+// setSysctl writes a sysctl of the thread's namespace. Where /proc/sys can't be
+// written (a read-only mount), nothing is set: no container fails for that.
+func setSysctl(name, value string) error {
+	fd, err := unix.Open("/proc/sys/"+name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(value))
+		err = errors.Join(err, unix.Close(fd))
 	}
-	// It can go on its own in between, with the container's namespace.
-	if err := l.handle.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove veth %s: %w", hostIfName, err)
+	if err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set sysctl %s in the container: %w", name, err)
 	}
 	return nil
-}
-
-// announce has the kernel tell the link of the addresses when the interface
-// comes up, so that nobody keeps an older holder's MAC.
-func announce(ns netns.NsHandle, ifName string, v4, v6 bool) error {
-	if v4 {
-		if err := setSysctl(ns, "net/ipv4/conf/"+ifName+"/arp_notify", "1"); err != nil {
-			return err
-		}
-	}
-	if v6 {
-		if err := setSysctl(ns, "net/ipv6/conf/"+ifName+"/ndisc_notify", "1"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// setSysctl writes a sysctl of the namespace. Where /proc/sys can't be written
-// (a read-only mount), nothing is set: no container fails for that.
-func setSysctl(ns netns.NsHandle, name, value string) error {
-	return within(ns, func() error {
-		err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644)
-		if err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("set sysctl %s in the container: %w", name, err)
-		}
-		return nil
-	})
-}
-
-func enter(ns netns.NsHandle) (h *netlink.Handle, err error) {
-	err = within(ns, func() error {
-		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	})
-	return h, err
 }
 
 // within runs f with this thread in ns. When the way back fails, the thread
@@ -328,8 +370,4 @@ func within(ns netns.NsHandle, f func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

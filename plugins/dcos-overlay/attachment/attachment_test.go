@@ -158,6 +158,11 @@ func TestCreateAndDelete(t *testing.T) {
 			t.Errorf("addresses are %v", got)
 		}
 	})
+	for _, name := range []string{"ipv4/conf/eth0/arp_notify", "ipv6/conf/eth0/ndisc_notify"} {
+		if got := sysctl(t, path, name); got != "1" {
+			t.Errorf("%s is %s: who knows the address by another MAC is not told", name, got)
+		}
+	}
 	if err := links.Delete(a.HostIfName); err != nil {
 		t.Fatal(err)
 	}
@@ -169,6 +174,46 @@ func TestCreateAndDelete(t *testing.T) {
 			t.Error("the container's end is still there")
 		}
 	})
+}
+
+func sysctl(t *testing.T, path, name string) (value string) {
+	t.Helper()
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	err = within(ns, func() error {
+		data, err := os.ReadFile("/proc/sys/net/" + name)
+		value = strings.TrimSpace(string(data))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// TestNoBridge: what has the bridge's name and is none is named.
+func TestNoBridge(t *testing.T) {
+	links, bridge := inHost(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "m-veth"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := links.Bridge("m-veth")
+	if err != nil || found.Index == bridge.Index {
+		t.Fatalf("found %+v, %v", found, err)
+	}
+	a := spec(container(t), found)
+	_, err = links.Create(a)
+	if err == nil || !strings.Contains(err.Error(), "device m-veth is a veth, not a bridge") || links.Exist(a.HostIfName) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := links.Bridge("m-none"); err == nil || !strings.Contains(err.Error(), "find bridge m-none") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestFailuresLeaveNothing(t *testing.T) {
@@ -259,11 +304,11 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%q is not in %v", says, err)
 		}
 	}
-	host, err := links.handle.LinkByName(a.HostIfName)
+	host, err := netlink.LinkByName(a.HostIfName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := links.handle.LinkSetNoMaster(host); err != nil {
+	if err := netlink.LinkSetNoMaster(host); err != nil {
 		t.Fatal(err)
 	}
 	if err := links.Check(want); err == nil || !strings.Contains(err.Error(), "not on bridge "+bridge.Name) {
@@ -297,7 +342,7 @@ func TestIPv6OffInTheContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	if err := setSysctl(ns, "net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+	if err := within(ns, func() error { return setSysctl("net/ipv6/conf/default/disable_ipv6", "1") }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := links.Create(spec(path, bridge)); err != nil {

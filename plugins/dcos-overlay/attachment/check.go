@@ -37,7 +37,12 @@ func (l *Links) checkHost(e Expected) error {
 	if err != nil {
 		return err
 	}
-	host, err := l.handle.LinkByName(e.HostIfName)
+	h, err := l.library()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	host, err := h.LinkByName(e.HostIfName)
 	if err != nil {
 		return fmt.Errorf("find veth %s: %w", e.HostIfName, err)
 	}
@@ -59,7 +64,7 @@ func (l *Links) checkInside(e Expected) error {
 		return fmt.Errorf("open network namespace %s: %w", e.Netns, err)
 	}
 	defer ns.Close()
-	inside, err := enter(ns)
+	inside, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", e.Netns, err)
 	}
@@ -144,15 +149,20 @@ func whole[T any](list func() ([]T, error)) (all []T, err error) {
 // On lists the host's ends of containers' links that are on a bridge; none
 // when there is no such bridge.
 func (l *Links) On(bridge string) ([]string, error) {
+	h, err := l.library()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
 	var notFound netlink.LinkNotFoundError
-	b, err := l.handle.LinkByName(bridge)
+	b, err := h.LinkByName(bridge)
 	if errors.As(err, &notFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find bridge %s: %w", bridge, err)
 	}
-	all, err := whole(l.handle.LinkList)
+	all, err := whole(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list the devices on bridge %s: %w", bridge, err)
 	}

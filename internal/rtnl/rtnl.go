@@ -1,4 +1,7 @@
-package kernel
+// Package rtnl is a route netlink socket for what the netlink library has no
+// call for: many changes in one send, and dumps that are parsed as they come. It
+// waits for the kernel in the calling thread, which costs less than to be woken.
+package rtnl
 
 import (
 	"context"
@@ -23,6 +26,8 @@ const (
 	receiveBuffer = 1 << 20
 	// replyBytes is more than the kernel puts into one datagram (32 KiB).
 	replyBytes = 64 << 10
+	// fewBytes is enough for replies to a few changes, in bytes.
+	fewBytes = 4 << 10
 )
 
 // Socket options and limits of linux/netlink.h.
@@ -34,41 +39,57 @@ const (
 	nlmsgerrMsg = 1 // NLMSGERR_ATTR_MSG: those words
 )
 
+// Reasons why a dump is not whole, or replies are not all.
 var (
-	errInterrupted = errors.New("the tables kept changing while they were read")
-	errOverflow    = errors.New("replies were lost")
+	ErrInterrupted = errors.New("the tables kept changing while they were read")
+	ErrOverflow    = errors.New("replies were lost")
 )
 
-// wire is the datagram socket below conn.
-type wire interface {
-	send(b []byte) error
-	// receive fills b with one datagram; errOverflow says that some are lost.
-	receive(b []byte) (n int, err error)
-	// drain throws away what has been received.
-	drain()
+// Wire is the datagram socket below a Conn.
+type Wire interface {
+	Send(b []byte) error
+	// Receive fills b with one datagram; ErrOverflow says that some are lost.
+	Receive(b []byte) (n int, err error)
+	// Drain throws away what has been received.
+	Drain()
 }
 
-// conn is a route netlink socket for what the netlink library has no call
-// for: many changes in one send, and dumps that are parsed as they come.
-type conn struct {
-	fd   int
-	wire wire
+// Conn is used by one goroutine at a time.
+type Conn struct {
+	// FD is the socket's, for the ioctls of its namespace's devices.
+	FD int
+	// Wire is what the socket is written to and read by; tests put others in.
+	Wire Wire
 	seq  uint32
 	buf  []byte
 	out  []byte
 }
 
-// message is one request that changes something.
-type message struct {
-	typ, flags uint16
-	body       []byte
-	// what names the change in errors.
-	what fmt.Stringer
-	// absentOK makes it a success that there is nothing to delete.
-	absentOK bool
+// Message is one request that changes something.
+type Message struct {
+	Type, Flags uint16
+	Body        []byte
+	// What names the change in errors.
+	What fmt.Stringer
+	// AbsentOK makes it a success that there is nothing to delete.
+	AbsentOK bool
 }
 
-func dial() (*conn, error) {
+// Error is one message's failure.
+type Error struct {
+	Message Message
+	Err     error
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %v%s", e.Message.What, e.Err, hint(e.Message, e.Err))
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Dial opens a socket in the network namespace of the calling thread. bulk
+// makes room for dumps and for many replies at once.
+func Dial(bulk bool) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -82,42 +103,47 @@ func dial() (*conn, error) {
 	for _, option := range []int{netlinkCapAck, netlinkExtAck, netlinkStrictChk} {
 		_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, option, 1)
 	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	size := fewBytes
+	if bulk {
+		size = replyBytes
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+		}
 	}
-	return &conn{fd: fd, wire: socket(fd), buf: make([]byte, replyBytes)}, nil
+	return &Conn{FD: fd, Wire: socket(fd), buf: make([]byte, size)}, nil
 }
 
-func (c *conn) close() { unix.Close(c.fd) }
+// Close closes the socket.
+func (c *Conn) Close() { unix.Close(c.FD) }
 
-// setTimeout bounds each send and each wait for a reply.
-func (c *conn) setTimeout(d time.Duration) error {
+// SetTimeout bounds each send and each wait for a reply.
+func (c *Conn) SetTimeout(d time.Duration) error {
 	tv := unix.NsecToTimeval(d.Nanoseconds())
 	return errors.Join(
-		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv),
-		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
+		unix.SetsockoptTimeval(c.FD, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv),
+		unix.SetsockoptTimeval(c.FD, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
 }
 
-// apply makes all changes that can be made, in batches, and answers with one
+// Apply makes all changes that can be made, in batches, and answers with one
 // error for each that could not, and how many those are. An error that ends
 // the conversation counts for all changes that were still to come.
-func (c *conn) apply(ctx context.Context, msgs []message) (failed int, errs []error) {
+func (c *Conn) Apply(ctx context.Context, msgs []Message) (failed int, errs []error) {
 	for start := 0; start < len(msgs); {
 		if err := ctx.Err(); err != nil {
 			return failed + len(msgs) - start, append(errs, err)
 		}
 		end, size := start, 0
 		for end < len(msgs) && end-start < batchMessages && size < batchBytes {
-			size += unix.SizeofNlMsghdr + len(msgs[end].body)
+			size += unix.SizeofNlMsghdr + len(msgs[end].Body)
 			end++
 		}
 		batch := msgs[start:end]
 		results, err := c.batch(batch)
-		if errors.Is(err, errOverflow) {
+		if errors.Is(err, ErrOverflow) {
 			results, err = c.oneByOne(ctx, batch)
 		}
 		if err != nil {
-			return failed + len(msgs) - start, append(errs, fmt.Errorf("%s: %w", batch[0].what, err))
+			return failed + len(msgs) - start, append(errs, fmt.Errorf("%s: %w", batch[0].What, err))
 		}
 		failed += len(results)
 		errs = append(errs, results...)
@@ -128,9 +154,9 @@ func (c *conn) apply(ctx context.Context, msgs []message) (failed int, errs []er
 
 // oneByOne applies a batch again of whose replies some were lost: doing a
 // change twice does no harm.
-func (c *conn) oneByOne(ctx context.Context, batch []message) (results []error, err error) {
+func (c *Conn) oneByOne(ctx context.Context, batch []Message) (results []error, err error) {
 	for i := range batch {
-		c.wire.drain()
+		c.Wire.Drain()
 		if err := ctx.Err(); err != nil {
 			return results, err
 		}
@@ -145,22 +171,22 @@ func (c *conn) oneByOne(ctx context.Context, batch []message) (results []error, 
 
 // batch sends some changes at once, asks for a reply to the last only, and
 // reads until that has come. Changes that fail have a reply in any case.
-func (c *conn) batch(batch []message) (results []error, err error) {
+func (c *Conn) batch(batch []Message) (results []error, err error) {
 	first := c.seq + 1
 	c.out = c.out[:0]
 	for i := range batch {
-		flags := batch[i].flags
+		flags := batch[i].Flags
 		if i == len(batch)-1 {
 			flags |= unix.NLM_F_ACK
 		}
 		c.seq++
-		c.out = appendHeader(c.out, batch[i].typ, flags, c.seq, batch[i].body)
+		c.out = appendHeader(c.out, batch[i].Type, flags, c.seq, batch[i].Body)
 	}
-	if err := c.wire.send(c.out); err != nil {
+	if err := c.Wire.Send(c.out); err != nil {
 		return nil, err
 	}
 	for done := false; !done; {
-		n, err := c.wire.receive(c.buf)
+		n, err := c.Wire.Receive(c.buf)
 		if err != nil {
 			return nil, err
 		}
@@ -173,10 +199,10 @@ func (c *conn) batch(batch []message) (results []error, err error) {
 			done = done || h.seq == c.seq
 			cause := replyError(h, payload)
 			m := batch[i]
-			if cause == nil || m.absentOK && isAbsent(cause) {
+			if cause == nil || m.AbsentOK && isAbsent(cause) {
 				return nil
 			}
-			results = append(results, fmt.Errorf("%s: %w%s", m.what, cause, hint(m, cause)))
+			results = append(results, &Error{m, cause})
 			return nil
 		})
 		if err != nil {
@@ -192,9 +218,9 @@ func isAbsent(err error) bool {
 }
 
 // hint is what to do about some errors that say too little themselves.
-func hint(m message, err error) string {
+func hint(m Message, err error) string {
 	switch {
-	case m.typ == unix.RTM_NEWNEIGH && errors.Is(err, unix.ENOBUFS):
+	case m.Type == unix.RTM_NEWNEIGH && errors.Is(err, unix.ENOBUFS):
 		return ": the neighbour table is full: raise net.ipv4.neigh.default.gc_thresh3 and net.ipv6.neigh.default.gc_thresh3"
 	case errors.Is(err, unix.EPERM):
 		return ": it takes CAP_NET_ADMIN"
@@ -202,20 +228,20 @@ func hint(m message, err error) string {
 	return ""
 }
 
-// dump calls f with each entry that the kernel answers a dump request with.
-// The payload is only valid during the call. After errInterrupted or
+// Dump calls f with each entry that the kernel answers a dump request with.
+// The payload is only valid during the call. After ErrInterrupted or
 // errOverflow the entries seen are not all there are.
-func (c *conn) dump(typ uint16, body []byte, f func(payload []byte) error) error {
+func (c *Conn) Dump(typ uint16, body []byte, f func(payload []byte) error) error {
 	c.seq++
 	c.out = appendHeader(c.out[:0], typ, unix.NLM_F_DUMP, c.seq, body)
-	if err := c.wire.send(c.out); err != nil {
+	if err := c.Wire.Send(c.out); err != nil {
 		return err
 	}
 	interrupted := false
 	for done := false; !done; {
-		n, err := c.wire.receive(c.buf)
+		n, err := c.Wire.Receive(c.buf)
 		if err != nil {
-			c.wire.drain()
+			c.Wire.Drain()
 			return err
 		}
 		err = eachMessage(c.buf[:n], func(h header, payload []byte) error {
@@ -231,12 +257,12 @@ func (c *conn) dump(typ uint16, body []byte, f func(payload []byte) error) error
 			return f(payload)
 		})
 		if err != nil {
-			c.wire.drain()
+			c.Wire.Drain()
 			return err
 		}
 	}
 	if interrupted {
-		return errInterrupted
+		return ErrInterrupted
 	}
 	return nil
 }
@@ -271,7 +297,7 @@ func eachMessage(b []byte, f func(h header, payload []byte) error) error {
 		if err := f(h, b[unix.SizeofNlMsghdr:size]); err != nil {
 			return err
 		}
-		b = b[min(align(size), len(b)):]
+		b = b[min(Align(size), len(b)):]
 	}
 	return nil
 }
@@ -296,11 +322,11 @@ func replyError(h header, payload []byte) error {
 		// if NLM_F_CAPPED is set, else the whole of it.
 		skip := unix.SizeofNlMsghdr
 		if h.flags&unix.NLM_F_CAPPED == 0 && len(rest) >= 4 {
-			skip = align(int(binary.NativeEndian.Uint32(rest)))
+			skip = Align(int(binary.NativeEndian.Uint32(rest)))
 		}
 		rest = rest[min(max(skip, 0), len(rest)):]
 	}
-	for typ, value := range attrs(rest) {
+	for typ, value := range Attrs(rest) {
 		if typ == nlmsgerrMsg {
 			return fmt.Errorf("%w (%s)", err, unix.ByteSliceToString(value))
 		}
@@ -311,7 +337,7 @@ func replyError(h header, payload []byte) error {
 // socket is the wire to the kernel.
 type socket int
 
-func (s socket) send(b []byte) error {
+func (s socket) Send(b []byte) error {
 	for {
 		err := unix.Sendto(int(s), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		if err != unix.EINTR {
@@ -320,14 +346,14 @@ func (s socket) send(b []byte) error {
 	}
 }
 
-func (s socket) receive(b []byte) (int, error) {
+func (s socket) Receive(b []byte) (int, error) {
 	for {
 		n, from, err := unix.Recvfrom(int(s), b, unix.MSG_TRUNC)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err == unix.ENOBUFS:
-			return 0, errOverflow
+			return 0, ErrOverflow
 		case err != nil:
 			return 0, timedOut(err)
 		case n > len(b):
@@ -340,7 +366,7 @@ func (s socket) receive(b []byte) (int, error) {
 	}
 }
 
-func (s socket) drain() {
+func (s socket) Drain() {
 	var b [1]byte // the rest of a datagram is dropped with it
 	for {
 		// An overflow is reported once and is no reason to stop.
