@@ -3,16 +3,11 @@
 package page
 
 import (
-	"context"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/dcos/dcos-overlay/integration/lab"
 )
 
 var (
@@ -21,33 +16,6 @@ var (
 	// agents is how many are played.
 	agents = flag.Int("page.agents", 10000, "how many agents are played, 200 at least")
 )
-
-// bin is where the programs under test are built.
-var bin string
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "integration/page:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	bin, err = lab.TempDir()
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(bin)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if err := lab.Build(ctx, bin); err != nil {
-		return 0, err
-	}
-	return m.Run(), nil
-}
 
 // axeSource is the accessibility checker, a script that runs in the page.
 func axeSource(t *testing.T) string {
