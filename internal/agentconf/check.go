@@ -3,6 +3,7 @@ package agentconf
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 

@@ -61,8 +61,8 @@ func mentions(text, word string) bool {
 	return regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(word) + `($|[^\w-])`).MatchString(text)
 }
 
-// flags are those that the program in the directory of the module says it has.
-func flags(t *testing.T, dir string) []string {
+// program builds the one in the directory of the module.
+func program(t *testing.T, dir string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "program")
 	// Root may run this in the repository of somebody else, which git refuses.
@@ -71,24 +71,52 @@ func flags(t *testing.T, dir string) []string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", dir, err, out)
 	}
-	help, err := exec.Command(bin, "--help").Output()
+	return bin
+}
+
+// help is what a program, or a command of it, says that it has: flags, and
+// commands below it with their flags.
+func help(t *testing.T, bin string, command ...string) (flags, commands []string) {
+	t.Helper()
+	text, err := exec.Command(bin, append(command, "--help")...).Output()
 	if err != nil {
-		t.Fatalf("%s --help: %v", dir, err)
+		t.Fatalf("%s %q --help: %v", bin, command, err)
 	}
-	var out []string
-	for _, m := range regexp.MustCompile(`(?m)^\s+(?:-\w, )?(--[a-z0-9-]+)`).FindAllStringSubmatch(string(help), -1) {
-		if m[1] != "--help" {
-			out = append(out, m[1])
+	for _, m := range regexp.MustCompile(`(?m)^\s+(?:-\w, )?(--[a-z0-9-]+)`).FindAllStringSubmatch(string(text), -1) {
+		if m[1] != "--help" && !slices.Contains(flags, m[1]) {
+			flags = append(flags, m[1])
 		}
 	}
-	return out
+	_, list, _ := strings.Cut(string(text), "Available Commands:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	for line := range strings.Lines(list) {
+		name := strings.Fields(line)[0]
+		// Every shell's completion is the same, and help needs no words.
+		if name == "help" || len(command) > 0 && command[0] == "completion" {
+			continue
+		}
+		below := append(slices.Clone(command), name)
+		commands = append(commands, strings.Join(below, " "))
+		f, c := help(t, bin, below...)
+		flags, commands = append(flags, f...), append(commands, c...)
+	}
+	return flags, commands
+}
+
+// TestManualHasTheCommands of the operator's command line.
+func TestManualHasTheCommands(t *testing.T) {
+	_, commands := help(t, program(t, "ctl"))
+	for i := range commands {
+		commands[i] = "dcos-overlayctl " + commands[i]
+	}
+	wantInManual(t, "commands of dcos-overlayctl", 15, commands)
 }
 
 // TestManualHasTheFlags, and no flag that there is not.
 func TestManualHasTheFlags(t *testing.T) {
 	var all []string
-	for _, dir := range []string{"coordinator", "companion"} {
-		has := flags(t, dir)
+	for _, dir := range []string{"coordinator", "companion", "ctl"} {
+		has, _ := help(t, program(t, dir))
 		wantInManual(t, "flags of the "+dir, 5, has)
 		all = append(all, has...)
 	}
@@ -96,7 +124,7 @@ func TestManualHasTheFlags(t *testing.T) {
 	for path, text := range manual(t) {
 		for _, m := range row.FindAllStringSubmatch(text, -1) {
 			if !slices.Contains(all, m[1]) {
-				t.Errorf("%s has a row about %s, which no daemon has", path, m[1])
+				t.Errorf("%s has a row about %s, which no program has", path, m[1])
 			}
 		}
 	}
