@@ -42,10 +42,8 @@ func TestOverlayAtRuntime(t *testing.T) {
 	}))
 
 	call(http.MethodDelete, url, "", http.StatusAccepted)
-	// Who holds of it can start containers to the end.
-	late := must[*lab.Container](t)(s.A.MesosContainer(ctx, lab.MesosTask{ID: "late", Conf: scene.CNI("web")}))
 	call(http.MethodDelete, url+"?force=true", "", http.StatusNoContent)
-	for _, c := range []*lab.Container{a, b, late} {
+	for _, c := range []*lab.Container{a, b} {
 		check(t, c.Delete(ctx))
 	}
 	within, cancel = context.WithTimeout(ctx, 60*time.Second)
