@@ -44,7 +44,7 @@ test: deps lint unit integration ## run every test (root)
 .PHONY: unit
 unit: ## run the tests of each package, with the race detector (root)
 	@echo "unit: the tests of each package, on the real kernel in namespaces, with the race detector"
-	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration(/torture)?$$')
+	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration(/torture|/page)?$$')
 
 .PHONY: integration
 integration: ## run the tests on several hosts (root)
@@ -52,6 +52,12 @@ integration: ## run the tests on several hosts (root)
 	@$(GO) test -count 1 -timeout 20m ./integration
 	@echo "torture: three etcd members and three coordinators that are killed, paused and cut off"
 	@$(GO) test -count 1 -timeout 20m ./integration/torture
+	@echo "page: the coordinator's page in a browser, on three real agents and ten thousand played ones"
+	@$(GO) test -count 1 -timeout 10m ./integration/page
+
+.PHONY: docs
+docs: deps ## take the manual's pictures of the page anew, into docs/images (root)
+	@$(GO) test -count 1 -timeout 10m ./integration/page -v -args -page.images="$(CURDIR)/docs/images"
 
 .PHONY: bench
 bench: ## measure against the stock plugins and others, and write docs/benchmarks.md (root)

@@ -36,6 +36,11 @@ want mount mount
 want hostname hostname
 want strace strace
 want modprobe kmod
+# The page is looked at in a browser, with a font that makes the manual's
+# pictures the same everywhere, and judged by a script that npm brings.
+want chromium chromium
+want npm npm
+[ -d /usr/share/fonts/opentype/inter ] || missing="$missing fonts-inter"
 # The race detector is built with cgo.
 want gcc gcc
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
@@ -103,6 +108,14 @@ if [ -n "$missing" ]; then
 	install
 else
 	say "all packages are there"
+fi
+
+# --- axe, which judges the page: of the version and sum in the lock file ------
+
+page=$(dirname "$0")/../integration/page
+if ! cmp -s "$page/package-lock.json" "$page/node_modules/.installed"; then
+	quietly "installing axe-core" npm --prefix "$page" ci --ignore-scripts --no-audit --no-fund
+	cp "$page/package-lock.json" "$page/node_modules/.installed"
 fi
 
 # --- The kernel: tried in a network namespace that ends with the trial ------

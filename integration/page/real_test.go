@@ -66,14 +66,12 @@ func TestReal(t *testing.T) {
 	b.picture("page-real-agent-light", false)
 	value[bool](b, `document.getElementById("detail").close(), true`)
 
-	// Its Docker Engine ends: the agent says so, and the page.
 	check(t, task.Delete(t.Context()))
 	status, body, err := s.Master.HTTP(t.Context(), http.MethodPut, s.Master.CoordinatorURL()+"/v1/overlays/web", []byte(`{"subnet": "10.20.0.0/16", "prefix": 26}`))
 	if err != nil || status != http.StatusCreated {
 		t.Fatalf("make an overlay: %d %s %v", status, body, err)
 	}
-	t.Logf("a new overlay: held by both agents after %s", b.await("the agents to hold of it",
-		`document.querySelector("#overlays tbody tr:nth-child(3)")?.innerText.includes("3 leased")`).Round(time.Millisecond))
+	t.Logf("a new overlay: seen to be held by all agents after %s", b.awaitText(`#overlays tr[data-key="web"]`, "3 leased").Round(time.Millisecond))
 	check(t, s.Coordinator.Kill())
 	b.awaitText("#link", "Connection lost")
 	contains(t, "the notice", b.text("#notice"), "What is shown is of ")
