@@ -20,9 +20,9 @@ const (
 	maxGroupBytes = 512 << 10
 	// groupTimeout bounds a group whose members have no deadline.
 	groupTimeout = 10 * time.Second
-	// patience is how long a group counts as under way. One that takes longer
-	// has met an etcd that hangs, and may be the only one to.
-	patience = 100 * time.Millisecond
+	// defaultPatience is how long a group counts as under way. One that takes
+	// longer has met an etcd that hangs, and may be the only one to.
+	defaultPatience = 100 * time.Millisecond
 	// groupsAtOnce is how many groups are under way at once: while etcd writes
 	// one to disk it can take in another. A second one goes only with
 	// worthwhile members, lest calls that come thick and fast go singly.
@@ -40,6 +40,8 @@ type committer struct {
 	// underWay counts the groups that etcd has not answered yet, but those
 	// that try its callers' patience.
 	underWay int
+	// patience is how long a group counts as under way.
+	patience time.Duration
 }
 
 // member is one call's part in a group.
@@ -126,7 +128,7 @@ func (r *Registry) runGroup(members []*member) {
 	})
 	defer over()
 	if len(t.members) > 0 {
-		defer time.AfterFunc(patience, over).Stop()
+		defer time.AfterFunc(g.patience, over).Stop()
 		r.commitGroup(t)
 	}
 }

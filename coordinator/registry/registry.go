@@ -89,6 +89,8 @@ type Registry struct {
 	hist *history
 	// following is true while idx is loaded and its watch has not broken.
 	following bool
+	// whole is false while idx can't be gone on from.
+	whole bool
 	// changed is closed and replaced whenever idx or following changes.
 	changed chan struct{}
 	// settling are the holds of transactions that have succeeded, kept until
@@ -170,6 +172,7 @@ func New(client *clientv3.Client, opts Options) *Registry {
 	return &Registry{
 		client:  client,
 		opts:    opts,
+		group:   committer{patience: defaultPatience},
 		idx:     newIndex(),
 		hist:    newHistory(opts.History),
 		changed: make(chan struct{}),
@@ -181,7 +184,8 @@ func New(client *clientv3.Client, opts Options) *Registry {
 }
 
 // Run keeps the index until ctx ends. It never gives up: a watch that breaks,
-// by compaction or because etcd went away, is begun anew from a fresh load.
+// by compaction or because etcd went away, is begun anew, if need be from a
+// fresh load.
 // Beside that it does the housekeeping, and watches how old the index is.
 func (r *Registry) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -200,7 +204,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			r.lostWatches++
 			r.mu.Unlock()
 		}
-		r.opts.Log.Warn("the watch of etcd broke; loading the index again", "error", err, "in", backoff)
+		r.opts.Log.Warn("the watch of etcd broke; it is begun anew", "error", err, "in", backoff)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -210,32 +214,27 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// follow loads the index and applies what etcd reports until the watch breaks.
-func (r *Registry) follow(ctx context.Context) (loaded bool, err error) {
-	x, err := r.load(ctx)
-	if err != nil {
-		return false, err
-	}
+// follow applies what etcd reports until the watch breaks. It goes on from the
+// index, or loads it first where that can't be.
+func (r *Registry) follow(ctx context.Context) (began bool, err error) {
 	// Without a leader the watch would be silent for ever: let it break.
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	watch := r.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(x.rev+1), clientv3.WithProgressNotify())
-	if err := r.replace(x, ctx); err != nil {
-		return false, err
+	rev, resumed := r.resumable(ctx)
+	if !resumed {
+		x, err := r.load(ctx)
+		if err != nil {
+			return false, err
+		}
+		if err := r.replace(x); err != nil {
+			return false, err
+		}
+		rev = x.rev
 	}
-	r.mu.Lock()
-	r.unwatch = cancel
-	r.mu.Unlock()
+	watch := r.client.Watch(watching, prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1), clientv3.WithProgressNotify())
+	r.begin(watching, cancel)
 	defer r.stopFollowing()
-	for resp := range watch {
-		if err := resp.Err(); err != nil {
-			return true, fmt.Errorf("watch %s: %w", prefix, err)
-		}
-		if err := r.take(resp); err != nil {
-			return true, err
-		}
-	}
-	return true, fmt.Errorf("watch %s: closed", prefix)
+	return true, fmt.Errorf("watch %s: %w", prefix, r.consume(watch))
 }
 
 // load reads the whole prefix as of one revision.
@@ -273,7 +272,7 @@ func (r *Registry) load(ctx context.Context) (*index, error) {
 // replace puts x in the place of the index. Streams that are open are told the
 // difference; what happened in between is not known, so a reader that comes
 // back later must begin anew.
-func (r *Registry) replace(x *index, watching context.Context) error {
+func (r *Registry) replace(x *index) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var events []api.Event
@@ -295,9 +294,7 @@ func (r *Registry) replace(x *index, watching context.Context) error {
 	r.settle()
 	err := r.record(x.rev, events)
 	r.hist.cut()
-	r.following = true
 	r.fresh = freshness{at: r.opts.Now(), ok: true, etcdRev: x.rev}
-	r.watching = watching
 	r.notify()
 	return err
 }
