@@ -307,6 +307,31 @@ func TestWalk(t *testing.T) {
 	})
 }
 
+// TestEverySubnet: all of 9.0.0.0/8 is leased, each subnet once and in order,
+// and then it is said that there is no more.
+func TestEverySubnet(t *testing.T) {
+	const all = 1 << 16
+	p := subnets("9.0.0.0/8", 24)
+	for i := range all {
+		want := netip.PrefixFrom(netip.AddrFrom4([4]byte{9, byte(i >> 8), byte(i)}), 24)
+		if got := lease(t, p, at(0)); got != want.String() {
+			t.Fatalf("subnet %d is %s, want %s", i, got, want)
+		}
+	}
+	_, err := p.Hold(at(0), quarantine)
+	if want := "no free /24 of 9.0.0.0/8: 65536 leased, none resting"; err == nil || err.Error() != want {
+		t.Errorf("one too many: %v, want %s", err, want)
+	}
+	var e *ExhaustedError
+	if !errors.As(err, &e) || e.Leased != all || e.Held != 0 {
+		t.Errorf("one too many: %+v", e)
+	}
+	release(p, "9.1.2.0/24", at(0))
+	if got := lease(t, p, at(10)); got != "9.1.2.0/24" {
+		t.Errorf("when one has rested: got %s", got)
+	}
+}
+
 func BenchmarkLease(b *testing.B) {
 	p := subnets("fd01:b::/64", 96)
 	for b.Loop() {
