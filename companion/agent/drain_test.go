@@ -93,6 +93,11 @@ func TestDrainEnds(t *testing.T) {
 	w := newWorld(t)
 	defer w.connect()()
 	w.passes("at first", "dcos:mrdc dcos6:mrdc")
+	// A delete of what is disabled already changes nothing else.
+	w.begin()
+	w.deleting = nil
+	w.tell()
+	w.passes("disabled", "dcos:mrd dcos6:mrdc")
 	w.begin()
 	w.passes("deleted", "dcos:mr dcos6:mrdc")
 	if !w.draining() {
