@@ -3,7 +3,6 @@ package agentconf
 import (
 	"bytes"
 	"encoding/json"
-	"reflect"
 	"slices"
 	"strings"
 
