@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
@@ -54,11 +55,20 @@ type ExhaustedError struct {
 	Used, Capacity int64
 	// Elsewhere says what other agents could claim; empty if that is unknown.
 	Elsewhere string
+	// NoMore is why this agent gets no further subnet; nil if nobody asked.
+	NoMore error
 }
 
+// Unwrap is NoMore.
+func (e *ExhaustedError) Unwrap() error { return e.NoMore }
+
 func (e *ExhaustedError) Error() string {
-	return fmt.Sprintf("overlay %s: %d of %d addresses of %v are in use on this agent: stop containers, or start the task on another agent%s",
-		e.Overlay, e.Used, e.Capacity, []netip.Prefix(e.Side), e.Elsewhere)
+	more := ""
+	if e.NoMore != nil {
+		more = fmt.Sprintf(", and it gets no further subnet: %v", e.NoMore)
+	}
+	return fmt.Sprintf("overlay %s: %d of %d addresses of %v are in use on this agent%s: stop containers, or start the task on another agent%s",
+		e.Overlay, e.Used, e.Capacity, []netip.Prefix(e.Side), more, e.Elsewhere)
 }
 
 // exhausted is the error of a side that has no address left.
@@ -172,33 +182,53 @@ func contains(side lease.Side, a netip.Addr) bool {
 	return false
 }
 
+// reserveOne takes the address of side that was requested, or the next free one
+// of the first subnet that has any, so that the further subnets of an agent
+// become empty and can be given back.
 func (p Pool) reserveOne(s *store, rangeID int, side lease.Side, owner Owner, requested []netip.Addr) (Address, error) {
-	set := make(allocator.RangeSet, 0, len(side))
-	for _, subnet := range side {
-		r := allocator.Range{
-			Subnet:  types.IPNet{IP: subnet.Addr().AsSlice(), Mask: net.CIDRMask(subnet.Bits(), subnet.Addr().BitLen())},
-			Gateway: network.Gateway(subnet).Addr().AsSlice(),
-		}
-		if err := r.Canonicalize(); err != nil {
-			return Address{}, fmt.Errorf("overlay %s: subnet %s: %w", p.Overlay, subnet, err)
-		}
-		set = append(set, r)
-	}
-	var want net.IP
 	for _, r := range requested {
-		if contains(side, r) {
-			want = r.AsSlice()
-			if reason := p.unfit(s, side, r); reason != "" {
-				return Address{}, &RequestError{p.Overlay, r, reason}
-			}
+		k := slices.IndexFunc(side, func(subnet netip.Prefix) bool { return subnet.Contains(r) })
+		if k < 0 {
+			continue
 		}
+		if reason := p.unfit(s, side, r); reason != "" {
+			return Address{}, &RequestError{p.Overlay, r, reason}
+		}
+		return p.reserveOf(s, rangeID+families*k, side[k], owner, r)
 	}
-	got, err := allocator.NewIPAllocator(&set, s, rangeID).Get(owner.ContainerID, owner.IfName, want)
-	if err != nil {
-		if want == nil && p.used(s, side) >= capacity(side) {
-			return Address{}, p.exhausted(s, side)
+	var failed error
+	for k, subnet := range side {
+		if only := (lease.Side{subnet}); p.used(s, only) >= capacity(only) {
+			continue
 		}
-		return Address{}, fmt.Errorf("overlay %s: reserve an address of %v: %w", p.Overlay, []netip.Prefix(side), err)
+		a, err := p.reserveOf(s, rangeID+families*k, subnet, owner, netip.Addr{})
+		if err == nil {
+			return a, nil
+		}
+		failed = errors.Join(failed, err)
+	}
+	if failed != nil {
+		return Address{}, failed
+	}
+	return Address{}, p.exhausted(s, side)
+}
+
+// families is how many address families there are: the store keeps for each
+// family and subnet where round-robin goes on, under numbers in that order.
+const families = 2
+
+// reserveOf takes an address of one subnet: want, if that is valid.
+func (p Pool) reserveOf(s *store, rangeID int, subnet netip.Prefix, owner Owner, want netip.Addr) (Address, error) {
+	r := allocator.Range{
+		Subnet:  types.IPNet{IP: subnet.Addr().AsSlice(), Mask: net.CIDRMask(subnet.Bits(), subnet.Addr().BitLen())},
+		Gateway: network.Gateway(subnet).Addr().AsSlice(),
+	}
+	if err := r.Canonicalize(); err != nil {
+		return Address{}, fmt.Errorf("overlay %s: subnet %s: %w", p.Overlay, subnet, err)
+	}
+	got, err := allocator.NewIPAllocator(&allocator.RangeSet{r}, s, rangeID).Get(owner.ContainerID, owner.IfName, want.AsSlice())
+	if err != nil {
+		return Address{}, fmt.Errorf("overlay %s: reserve an address of %s: %w", p.Overlay, subnet, err)
 	}
 	addr, _ := netip.AddrFromSlice(got.Address.IP)
 	ones, _ := got.Address.Mask.Size()

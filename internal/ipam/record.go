@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 )
 
@@ -234,39 +236,41 @@ func (s *store) remember(o Owner, home Home) error {
 // release removes the owner's reservations, then its record; and what a killed
 // process was writing, for which nobody else comes.
 func (s *store) release(o Owner) error {
-	if err := os.Remove(filepath.Join(s.dir, newName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove a half-written file: %w", err)
-	}
 	if err := s.ReleaseByID(o.ContainerID, o.IfName); err != nil {
 		return err
+	}
+	if err := os.RemoveAll(filepath.Join(s.dir, newName)); err != nil {
+		return fmt.Errorf("remove a half-written file: %w", err)
 	}
 	return s.forget(o)
 }
 
 // forget removes the owner's record; none is success.
 func (s *store) forget(o Owner) error {
-	if err := os.Remove(s.recordPath(o)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := os.Remove(s.recordPath(o))
+	// A folder may be where the record should be, or anything where the folder
+	// of records should be.
+	if errors.Is(err, unix.ENOTEMPTY) {
+		err = os.RemoveAll(s.recordPath(o))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 		return fmt.Errorf("remove the record of %s: %w", o, err)
 	}
 	return nil
 }
 
-// records reads all records. One that can't be understood is left out, so that
-// its owner counts as unknown.
+// records reads all records. One that can't be read or understood is left out,
+// so that its owner counts as unknown.
 func (s *store) records() (map[Owner]record, error) {
 	dir := filepath.Join(s.dir, recordsName)
 	files, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 		return nil, fmt.Errorf("list the records: %w", err)
 	}
 	out := make(map[Owner]record, len(files))
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name())
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("read a record: %w", err)
-		}
-		r, ok := parseRecord(data)
+		r, ok := readRecord(path)
 		if o := (Owner{ContainerID: r.ContainerID, IfName: r.IfName}); ok && s.recordPath(o) == path {
 			out[o] = r
 		}
@@ -275,7 +279,7 @@ func (s *store) records() (map[Owner]record, error) {
 }
 
 func readRecord(path string) (r record, ok bool) {
-	data, err := os.ReadFile(path)
+	data, err := readSmall(path)
 	if err != nil {
 		return record{}, false
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -27,6 +28,9 @@ const (
 	newName = ".new"
 	// lockName is host-local's.
 	lockName = "lock"
+	// maxFile bounds the files of a store, in bytes: a record holds a container's
+	// id, which may be long, and a few paths.
+	maxFile = 64 << 10
 	// lockPoll is how often a store that another process holds is tried.
 	lockPoll = 2 * time.Millisecond
 )
@@ -52,8 +56,10 @@ func openStore(ctx context.Context, dir string, create bool) (*store, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make the address store: %w", err)
 		}
-	} else if _, err := os.Stat(dir); err != nil {
+	} else if fi, err := os.Stat(dir); err != nil {
 		return nil, err
+	} else if !fi.IsDir() {
+		return nil, fmt.Errorf("%s is no directory: %w", dir, fs.ErrNotExist)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -87,10 +93,10 @@ func (s *store) Close() error { return s.lock.Close() }
 
 // Reserve writes a reservation; false without error means that the address is
 // taken. A file without content is what a crash of host-local leaves: it
-// reserves nothing.
+// reserves nothing. What is no file is nobody's, and stays.
 func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, error) {
 	path := filepath.Join(s.dir, ip.String())
-	if fi, err := os.Lstat(path); err == nil && fi.Size() > 0 {
+	if fi, err := os.Lstat(path); err == nil && (fi.Size() > 0 || !fi.Mode().IsRegular()) {
 		return false, nil
 	}
 	s.known = nil
@@ -108,7 +114,13 @@ func (s *store) replace(path, text string) error { return s.replaceAt(path, text
 // replaceAt is replace with a time of change, unless that is zero.
 func (s *store) replaceAt(path, text string, changed time.Time) error {
 	tmp := filepath.Join(s.dir, newName)
-	err := os.WriteFile(tmp, []byte(text), 0o600)
+	err := writeNew(tmp, text)
+	if errors.Is(err, fs.ErrExist) {
+		// A killed process's, or nobody's: to write to a pipe would wait.
+		if err = os.RemoveAll(tmp); err == nil {
+			err = writeNew(tmp, text)
+		}
+	}
 	if err == nil && !changed.IsZero() {
 		err = os.Chtimes(tmp, changed, changed)
 	}
@@ -121,9 +133,19 @@ func (s *store) replaceAt(path, text string, changed time.Time) error {
 	return nil
 }
 
+// writeNew writes a file that is not there yet.
+func writeNew(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
 // LastReservedIP is where round-robin goes on.
 func (s *store) LastReservedIP(rangeID string) (net.IP, error) {
-	data, err := os.ReadFile(filepath.Join(s.dir, lastPrefix+rangeID))
+	data, err := readSmall(filepath.Join(s.dir, lastPrefix+rangeID))
 	if err != nil {
 		return nil, err
 	}
@@ -177,16 +199,36 @@ func (s *store) read() []reservation {
 	}
 	out := make([]reservation, 0, len(entries))
 	for _, e := range entries {
+		// An address in other words than ours would have us remove the file of
+		// the one who has it in ours.
 		addr, err := netip.ParseAddr(e.Name())
-		if err != nil {
+		if err != nil || addr.String() != e.Name() || addr.Is4In6() {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(s.dir, e.Name()))
+		data, err := readSmall(filepath.Join(s.dir, e.Name()))
 		if text := strings.TrimSpace(string(data)); err == nil && text != "" {
 			out = append(out, reservation{addr: addr, owner: text})
 		}
 	}
 	return out
+}
+
+// readSmall reads a file of a store; what is no file, or too long for one of
+// ours or host-local's, is an error. It never waits, as reading a pipe would.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > maxFile {
+		return nil, fmt.Errorf("%s is no file of an address store: %s, %d bytes", path, fi.Mode(), fi.Size())
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
 func ownerText(id, ifname string) string { return strings.TrimSpace(id) + lineBreak + ifname }
