@@ -40,7 +40,7 @@ func TestDCOSNetworkConfig(t *testing.T) {
 	}
 
 	config(object{"allocate_subnet": false})
-	before = wantStates(t, s, both, s.B)
+	wantStates(t, s, both, s.B)
 	kept := overlayOf(entryOf(masterState(t, s), s.A), "dcos")
 	if kept == nil || kept["subnet"] != "9.0.1.0/24" {
 		t.Errorf("what is leased is taken from an agent that allocates no more: %s", indent(kept))
