@@ -8,9 +8,11 @@ import (
 
 const (
 	// pulseInterval is how often etcd is asked how far it is.
-	pulseInterval = 2 * time.Second
-	// pulseTimeout is how long etcd and the index may take for that.
+	pulseInterval = time.Second
+	// pulseTimeout is how long etcd may take for that, and indexTimeout the
+	// index from then on.
 	pulseTimeout = 2 * time.Second
+	indexTimeout = time.Second
 )
 
 // freshness is how well the index is known to be in step with etcd. A watch
@@ -38,14 +40,16 @@ func (r *Registry) feelPulse(ctx context.Context) {
 		asked := r.opts.Now()
 		call, cancel := context.WithTimeout(ctx, pulseTimeout)
 		rev, err := r.revision(call)
+		cancel()
 		answered := err == nil
 		r.mu.Lock()
 		before := r.idx.rev
 		r.mu.Unlock()
 		if answered {
+			call, cancel := context.WithTimeout(ctx, indexTimeout)
 			err = r.waitRevision(call, rev)
+			cancel()
 		}
-		cancel()
 		r.mu.Lock()
 		if answered && err != nil && r.idx.rev == before && r.unwatch != nil {
 			// Etcd answers, and the watch says nothing: it is at a member

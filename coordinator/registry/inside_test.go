@@ -82,9 +82,10 @@ func TestAnotherEtcd(t *testing.T) {
 		x.rev, x.baseRev, x.store = rev, 1, store
 		return x
 	}
-	if err := r.replace(load("one", 10), nil); err != nil {
+	if err := r.replace(load("one", 10)); err != nil {
 		t.Fatal(err)
 	}
+	r.begin(t.Context(), func() {})
 	s, err := r.Watch(t.Context(), 0, "")
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +94,7 @@ func TestAnotherEtcd(t *testing.T) {
 	if _, err := s.Next(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.replace(load("one", 12), nil); err != nil {
+	if err := r.replace(load("one", 12)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -101,7 +102,7 @@ func TestAnotherEtcd(t *testing.T) {
 	if lines, err := s.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("of the same etcd: %q, %v", lines, err)
 	}
-	if err := r.replace(load("two", 12), nil); err != nil {
+	if err := r.replace(load("two", 12)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
