@@ -27,7 +27,7 @@ func (b *bench) measure(ctx context.Context, parts string) error {
 		switch part {
 		case "claims":
 			// There is room for as many as the rounds may be.
-			err = with(ctx, filepath.Join(b.dir, "claims"), full().bits, b.claims)
+			err = with(ctx, filepath.Join(b.dir, "claims"), full().bits, true, b.claims)
 		case "scale":
 			err = b.scale(ctx, filepath.Join(b.dir, "scale"))
 		default:
@@ -41,8 +41,8 @@ func (b *bench) measure(ctx context.Context, parts string) error {
 }
 
 // with calls f with a coordinator on dir that is ready.
-func with(ctx context.Context, dir string, bits int, f func(context.Context, *coordinator) error) error {
-	c, err := start(ctx, dir, bits)
+func with(ctx context.Context, dir string, bits int, compare bool, f func(context.Context, *coordinator) error) error {
+	c, err := start(ctx, dir, bits, compare)
 	if err != nil {
 		return err
 	}
@@ -59,17 +59,20 @@ func (b *bench) claims(ctx context.Context, c *coordinator) error {
 		stop := c.record(ctx, b.profile, b.rounds)
 		defer stop()
 	}
-	var raw, claims, ratios []float64
+	rates := map[string][]float64{}
+	n := float64(b.perRound)
 	// What is done first warms up caches and the heap, and counts for nothing.
 	for round := range b.rounds + 1 {
-		first := round * b.perRound
-		var slow, fast time.Duration
-		var err error
-		for i := range 2 {
-			if (i+round)%2 == 0 {
-				fast, err = c.creates(ctx, round, b.perRound)
+		took := map[string]time.Duration{}
+		ways := []string{"claims", inProcess, overGRPC}
+		for i := range ways {
+			// In turn each of them is the first.
+			way := ways[(i+round)%len(ways)]
+			var err error
+			if first := round * b.perRound; way == "claims" {
+				took[way], err = c.claims(ctx, first, first+b.perRound)
 			} else {
-				slow, err = c.claims(ctx, first, first+b.perRound)
+				took[way], err = c.creates(ctx, way, round, b.perRound)
 			}
 			if err != nil {
 				return err
@@ -78,15 +81,17 @@ func (b *bench) claims(ctx context.Context, c *coordinator) error {
 		if round == 0 {
 			continue
 		}
-		n := float64(b.perRound)
-		raw = append(raw, n/fast.Seconds())
-		claims = append(claims, n/slow.Seconds())
-		ratios = append(ratios, fast.Seconds()/slow.Seconds())
+		for _, way := range ways {
+			rates[way] = append(rates[way], n/took[way].Seconds())
+			rates["claims : "+way] = append(rates["claims : "+way], took[way].Seconds()/took["claims"].Seconds())
+		}
 	}
 	b.report.add(
-		median("claims, 64 clients, HTTP", 0, "/s", claims),
-		median("create transactions, 64 clients, in process", 0, "/s", raw),
-		median("claims : create transactions", 0, "", ratios),
+		median("claims, 64 clients, HTTP over TCP", 0, "/s", rates["claims"]),
+		median("create transactions, 64 clients, gRPC over TCP", 0, "/s", rates[overGRPC]),
+		median("create transactions, 64 clients, in etcd's process", 0, "/s", rates[inProcess]),
+		median("claims : create transactions over TCP", 0, "", rates["claims : "+overGRPC]),
+		median("claims : create transactions in etcd's process", 0, "", rates["claims : "+inProcess]),
 	)
 	return nil
 }
@@ -123,8 +128,8 @@ func (c *coordinator) claims(ctx context.Context, first, end int) (time.Duration
 	return time.Since(begin), err
 }
 
-func (c *coordinator) creates(ctx context.Context, round, n int) (took time.Duration, err error) {
-	err = c.ask(ctx, fmt.Sprintf("%s?round=%d&n=%d", pathRaw, round, n), &took)
+func (c *coordinator) creates(ctx context.Context, way string, round, n int) (took time.Duration, err error) {
+	err = c.ask(ctx, fmt.Sprintf("%s?way=%s&round=%d&n=%d", pathRaw, way, round, n), &took)
 	return took, err
 }
 

@@ -27,12 +27,12 @@ type coordinator struct {
 }
 
 // start starts a coordinator on dir, and does not wait until it is ready.
-func start(ctx context.Context, dir string, bits int) (*coordinator, error) {
+func start(ctx context.Context, dir string, bits int, compare bool) (*coordinator, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, self, "-serve", dir, "-bits", strconv.Itoa(bits))
+	cmd := exec.CommandContext(ctx, self, "-serve", dir, "-bits", strconv.Itoa(bits), fmt.Sprintf("-compare=%v", compare))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -63,11 +63,12 @@ func run(ctx context.Context, args []string) (err error) {
 	profile := flags.String("profile", "", "write a CPU profile of the coordinator while it answers claims into this file")
 	dir := flags.String("serve", "", "be the coordinator that is measured, on this directory (the program starts itself so)")
 	bits := flags.Int("bits", 0, "with -serve: the length of the agents' subnets")
+	compare := flags.Bool("compare", false, "with -serve: have an etcd to compare with, too")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *dir != "" {
-		return serve(ctx, *dir, *bits)
+		return serve(ctx, *dir, *bits, *compare)
 	}
 	s, most := full(), limit
 	if *short {
