@@ -78,10 +78,14 @@ function body(agent, now) {
       agent.vtep.ip6 ? ["VTEP IPv6", agent.vtep.ip6] : null,
       ["VTEP MAC", agent.vtep.mac],
       ["Last report", status.last_seen ? moment(status.last_seen) : status.alive ? "To another coordinator" : "None known", "text"],
+      status.gone_since ? ["Gone from Mesos", `since ${moment(status.gone_since)}`, "text"] : null,
       ["Configuration", configuration(agent.network_config), "text"],
       ["Agent id", agent.id || "None: taken over, not claimed yet"]),
     (agent.overlays ?? []).map((o) => overlay(o, agent)),
     agent.overlays?.length ? null : el("p", { class: "quiet lone" }, "It holds no subnet of any overlay."),
+    (status.route_clashes ?? []).length
+      ? el("p", { class: "error lone" }, `Routes of the host's own overlap the network: ${status.route_clashes.map((c) => `${c.route} with ${c.with.join(", ")}`).join("; ")}.`)
+      : null,
     routes.length
       ? el("details", { class: "routes" }, el("summary", {}, plural(routes.length, "route of the host's own", "routes of the host's own")),
         el("ul", { class: "addr" }, routes.map((r) => el("li", {}, r))))

@@ -15,7 +15,7 @@ function state(overlay) {
   if (units.some((u) => u.free === 0)) {
     return [badge("failed", "Full"), el("p", { class: "why" }, "No agent can get a subnet.")];
   }
-  return [badge("ok", "Enabled")];
+  return [badge("ok", "Enabled"), overlay.isolated ? el("p", { class: "why" }, "Isolated from other overlays.") : null];
 }
 
 const cell = (label, ...children) => el("td", { role: "cell", "data-label": label }, children);
