@@ -144,6 +144,19 @@ func Check(stdin []byte) []error {
 // not fail for a mistake that kept the ADD from doing anything. Ports are read
 // if they can be. Its errors are as Parse's.
 func Identify(stdin []byte) (*Conf, error) {
+	c, err := identify(stdin)
+	if err != nil {
+		return nil, err
+	}
+	var w wishes
+	if json.Unmarshal(stdin, &w) == nil {
+		c.Ports, _ = c.ports(&w)
+	}
+	return c, nil
+}
+
+// identify is Identify without ports.
+func identify(stdin []byte) (*Conf, error) {
 	var r identity
 	if err := json.Unmarshal(stdin, &r); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "read the CNI configuration: "+err.Error(), "")
@@ -166,10 +179,6 @@ func Identify(stdin []byte) (*Conf, error) {
 	}
 	if strings.ContainsAny(c.IPAMType, "/\x00") {
 		return nil, invalid(r.Name, fmt.Errorf("ipam.type %q has a slash: it is the name of a program in CNI_PATH", c.IPAMType))
-	}
-	var w wishes
-	if json.Unmarshal(stdin, &w) == nil {
-		c.Ports, _ = c.ports(&w)
 	}
 	return c, nil
 }

@@ -42,8 +42,18 @@ func New(dns types.DNS, addrs []ipam.Address, routes []netip.Prefix) *current.Re
 // Prev is the prevResult in a configuration; nil without error where there is
 // none. Its errors are *types.Error.
 func Prev(stdin []byte) (*current.Result, error) {
+	// Most have none, and are not worth the types of a whole configuration.
+	var has struct {
+		PrevResult json.RawMessage `json:"prevResult"`
+	}
+	err := json.Unmarshal(stdin, &has)
+	if err == nil && has.PrevResult == nil {
+		return nil, nil
+	}
 	var conf types.PluginConf
-	err := json.Unmarshal(stdin, &conf)
+	if err == nil {
+		err = json.Unmarshal(stdin, &conf)
+	}
 	if err == nil && conf.RawPrevResult == nil {
 		return nil, nil
 	}

@@ -8,14 +8,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/cni/pkg/types/create"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,28 +24,79 @@ import (
 // open.
 const waitDelay = time.Second
 
-// Exec runs plugins for package invoke.
-type Exec struct {
-	version.PluginDecoder
+// Call is one run of a plugin, in the words of the CNI specification.
+type Call struct {
+	// Program is the plugin's path.
+	Program string
+	// Conf is its configuration.
+	Conf                             []byte
+	Verb, ContainerID, Netns, IfName string
+	// Args are CNI_ARGS, CNIPath is CNI_PATH.
+	Args, CNIPath string
 }
 
-var _ invoke.Exec = (*Exec)(nil)
-
-// FindInPath looks for a plugin.
-func (*Exec) FindInPath(plugin string, paths []string) (string, error) {
-	return invoke.FindInPath(plugin, paths)
+// Find looks for a plugin in the directories of a CNI_PATH. The specification's
+// own library would do it too, but is linked with a client of tracing services
+// and HTTP, which each start of a plugin would pay for.
+func Find(plugin, cniPath string) (string, error) {
+	for _, dir := range filepath.SplitList(cniPath) {
+		path := filepath.Join(dir, plugin)
+		if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("there is no plugin %q in CNI_PATH (%s)", plugin, cniPath)
 }
 
-// ExecPlugin runs a plugin to its end, and answers what it prints. A failed
-// one's error is what it said, a *types.Error, or its status and stderr.
-func (*Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+// Result runs a plugin that answers with a result. One that does not say of
+// which version it is, is of the configuration's.
+func (c Call) Result(ctx context.Context) (types.Result, error) {
+	out, err := c.Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var said map[string]any
+	if err := json.Unmarshal(out, &said); err != nil {
+		return nil, fmt.Errorf("read the result of %s: %w", c.Program, err)
+	}
+	var asked struct {
+		CNIVersion string `json:"cniVersion"`
+	}
+	if err := json.Unmarshal(c.Conf, &asked); err != nil {
+		return nil, fmt.Errorf("read the configuration of %s: %w", c.Program, err)
+	}
+	version, _ := said["cniVersion"].(string)
+	if version == "" && said != nil {
+		version, said["cniVersion"] = asked.CNIVersion, asked.CNIVersion
+		if out, err = json.Marshal(said); err != nil {
+			return nil, fmt.Errorf("read the result of %s: %w", c.Program, err)
+		}
+	}
+	result, err := create.Create(version, out)
+	if err != nil {
+		return nil, fmt.Errorf("read the result of %s: %w", c.Program, err)
+	}
+	return result, nil
+}
+
+// environment is the process's own with the call's in the place of its own.
+func (c Call) environment() []string {
+	// The last of several values is what counts (os/exec).
+	return append(os.Environ(),
+		"CNI_COMMAND="+c.Verb, "CNI_CONTAINERID="+c.ContainerID, "CNI_NETNS="+c.Netns,
+		"CNI_ARGS="+c.Args, "CNI_IFNAME="+c.IfName, "CNI_PATH="+c.CNIPath)
+}
+
+// Run runs a plugin to its end, and answers what it prints. A failed one's
+// error is what it said, a *types.Error, or its status and stderr.
+func (c Call) Run(ctx context.Context) ([]byte, error) {
 	// The signal below comes when the thread ends that started the plugin.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = environ
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	cmd := exec.CommandContext(ctx, c.Program)
+	cmd.Env = c.environment()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.Conf), &stdout, &stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = waitDelay
@@ -53,7 +105,7 @@ func (*Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ 
 		return stdout.Bytes(), nil
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%s is ended: %w", path, context.Cause(ctx))
+		return nil, fmt.Errorf("%s is ended: %w", c.Program, context.Cause(ctx))
 	}
 	var said types.Error
 	if json.Unmarshal(stdout.Bytes(), &said) == nil && said.Msg != "" {

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -103,14 +102,16 @@ func (m Mapping) run(ctx context.Context, verb string, result *current.Result, p
 	if err != nil {
 		return fmt.Errorf("encode the configuration of %s: %w", Name, err)
 	}
-	args := &invoke.Args{
-		Command:     verb,
+	call := delegate.Call{
+		Program:     m.Program,
+		Conf:        stdin,
+		Verb:        verb,
 		ContainerID: m.ContainerID,
-		NetNS:       m.Netns,
+		Netns:       m.Netns,
 		IfName:      m.IfName,
-		Path:        m.CNIPath,
+		CNIPath:     m.CNIPath,
 	}
-	if err := invoke.ExecPluginWithoutResult(ctx, m.Program, stdin, args, &delegate.Exec{}); err != nil {
+	if _, err := call.Run(ctx); err != nil {
 		return fmt.Errorf("%s of port mappings %s by %s: %w", verb, list(m.Ports), m.Program, err)
 	}
 	return nil

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
@@ -39,7 +37,7 @@ func (c *call) checkForeign() error {
 }
 
 func (c *call) foreignPath() (string, error) {
-	path, err := invoke.FindInPath(c.conf.IPAMType, filepath.SplitList(c.args.Path))
+	path, err := delegate.Find(c.conf.IPAMType, c.args.Path)
 	if err != nil {
 		return "", cnierror.New(types.ErrInvalidNetworkConfig, fmt.Errorf("ipam.type %q is not in CNI_PATH (%s): install that plugin there, or set ipam.type to %q",
 			c.conf.IPAMType, c.args.Path, cniconf.TypeIPAM))
@@ -72,7 +70,7 @@ func (c *call) foreignAdd(ctx context.Context, pool ipam.Pool, home *ipam.Home) 
 			err = errors.Join(err, c.foreignRun(undo, "DEL"), pool.Release(undo, c.owner()))
 		}
 	}()
-	raw, err := invoke.ExecPluginWithResult(ctx, path, conf, c.foreignArgs("ADD"), &delegate.Exec{})
+	raw, err := c.foreignCall("ADD", path, conf).Result(ctx)
 	if err != nil {
 		return grant{}, cnierror.New(cnierror.CodeIPAM, fmt.Errorf("get an address from IPAM plugin %s: %w", c.conf.IPAMType, err))
 	}
@@ -170,20 +168,22 @@ func (c *call) foreignRun(ctx context.Context, verb string) error {
 	if err != nil {
 		return err
 	}
-	if err := invoke.ExecPluginWithoutResult(ctx, path, conf, c.foreignArgs(verb), &delegate.Exec{}); err != nil {
+	if _, err := c.foreignCall(verb, path, conf).Run(ctx); err != nil {
 		return cnierror.New(cnierror.CodeIPAM, fmt.Errorf("%s of IPAM plugin %s: %w", verb, c.conf.IPAMType, err))
 	}
 	return nil
 }
 
-func (c *call) foreignArgs(verb string) *invoke.Args {
-	return &invoke.Args{
-		Command:       verb,
-		ContainerID:   c.args.ContainerID,
-		NetNS:         c.args.Netns,
-		PluginArgsStr: c.args.Args,
-		IfName:        c.args.IfName,
-		Path:          c.args.Path,
+func (c *call) foreignCall(verb, path string, conf []byte) delegate.Call {
+	return delegate.Call{
+		Program:     path,
+		Conf:        conf,
+		Verb:        verb,
+		ContainerID: c.args.ContainerID,
+		Netns:       c.args.Netns,
+		IfName:      c.args.IfName,
+		Args:        c.args.Args,
+		CNIPath:     c.args.Path,
 	}
 }
 
