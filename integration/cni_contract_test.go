@@ -102,6 +102,7 @@ func TestIsolatorContract(t *testing.T) {
 		}
 	})
 	t.Run("wrapped by a port mapper", func(t *testing.T) { wrapped(t, s) })
+	t.Run("wrapped by a port mapper, which knows no IPv6", func(t *testing.T) { wrappedIPv6(t, s) })
 	check(t, first.Delete(ctx))
 	if left := nothingOf(t, h); left != "" {
 		t.Errorf("left behind:\n%s", left)
@@ -197,28 +198,6 @@ func delAfterChange(t *testing.T, s *scene.Scene) {
 	}
 	s.Coordinator = must[*lab.Process](t)(s.Master.StartCoordinator(ctx, lab.CoordinatorOptions{}))
 	configure(t, s, h, nil)
-}
-
-// wrapped calls the plugin as mesos-cni-port-mapper calls a delegate.
-func wrapped(t *testing.T, s *scene.Scene) {
-	h := s.A
-	outer := map[string]any{
-		"name": "dcos", "type": "mesos-cni-port-mapper", "chain": "MESOS-TEST", "excludeDevices": []string{"m-dcos"},
-		"delegate": map[string]any{"type": "dcos-overlay", "ipam": map[string]any{"type": "dcos-ipam"}, "mapPorts": false},
-		"args":     map[string]any{"org.apache.mesos": map[string]any{"network_info": mesosPorts(31700)}},
-	}
-	inner, _ := outer["delegate"].(map[string]any)
-	inner["name"], inner["args"] = outer["name"], outer["args"]
-	c := cniCall{Verb: "ADD", ID: "wrapped", Netns: newNetns(t, h, "wrapped"), Conf: inner}
-	var r types020.Result
-	a := c.ok(t, h)
-	if err := strictly(a.stdout, &r); err != nil || r.IP4 == nil {
-		t.Errorf("the port mapper gets no ip4: %v: %s", err, a.stdout)
-	}
-	if out := must[string](t)(h.Run(t.Context(), "iptables-save", "-t", "nat")); strings.Contains(out, "31700") {
-		t.Errorf("the wrapped plugin maps the ports as well:\n%s", out)
-	}
-	c.verb("DEL").ok(t, h)
 }
 
 // TestAskedFor: addresses and MAC by every way to ask for them.

@@ -1,5 +1,5 @@
 // Package integration tests the built programs on several hosts: real kernel,
-// real etcd, real Docker Engine, real cnitool, in a lab.
+// real etcd, real Docker Engine, containerd, podman and cnitool, in a lab.
 package integration
 
 import (
