@@ -229,7 +229,7 @@ func (d *Doctor) forwardPolicy(r firewall.Report) {
 	case r.First:
 		d.tell(OK, name, fmt.Sprintf("policy %s, and overlay traffic is accepted before, by the jump from %s", policy, r.Jump), "")
 	case policy == "DROP":
-		d.tell(Fail, name, "policy DROP, and overlay traffic does not come to our chain first: it is dropped", d.repair())
+		d.tell(Fail, name, "policy DROP, and overlay traffic does not come to our chain first: it may be dropped", d.repair())
 	default:
 		d.tell(Warn, name, fmt.Sprintf("policy %s, and overlay traffic does not come to our chain first: other rules decide on it", policy), d.repair())
 	}
