@@ -31,7 +31,7 @@ import (
 
 type options struct {
 	agentConfig, listen, dockerHost, logFormat string
-	interval, leakGrace                        time.Duration
+	interval, leakGrace, extraHold             time.Duration
 	logLevel                                   slog.Level
 	teardown, release                          bool
 }
@@ -52,6 +52,7 @@ func main() {
 	f.StringVar(&o.dockerHost, "docker-host", "", "the Docker Engine (default $DOCKER_HOST, or unix:///var/run/docker.sock)")
 	f.DurationVar(&o.interval, "interval", 10*time.Second, "time between two comparisons when nothing happens, and between two heartbeats")
 	f.DurationVar(&o.leakGrace, "leak-grace", leaks.DefaultGrace, "how long a container must have been gone without DEL before its address is freed")
+	f.DurationVar(&o.extraHold, "extra-subnet-hold", agent.DefaultExtraHold, "how long a further subnet of an overlay must have been empty before it is given back")
 	f.BoolVar(&o.teardown, "teardown", false, "remove all that is ours from this host, and exit; the lease stays")
 	f.BoolVar(&o.release, "release", false, "with --teardown: give the lease back, too")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -75,6 +76,9 @@ func run(ctx context.Context, o options) error {
 	}
 	if o.leakGrace <= 0 {
 		return fmt.Errorf("--leak-grace %s is no time: give a second or more", o.leakGrace)
+	}
+	if o.extraHold <= 0 {
+		return fmt.Errorf("--extra-subnet-hold %s is no time: give a second or more", o.extraHold)
 	}
 	if o.release && !o.teardown {
 		return errors.New("--release goes with --teardown: a host that goes on needs its lease")
@@ -113,7 +117,7 @@ func serve(ctx context.Context, o options, h *host.Host, engine *docker.Engine, 
 	group, ctx := errgroup.WithContext(ctx)
 	follower, changes := peers.New(log), watch.New(log)
 	a := &agent.Agent{
-		Host: h, Follower: follower, Docker: engine, Watch: changes, Interval: o.interval, Log: log,
+		Host: h, Follower: follower, Docker: engine, Watch: changes, Interval: o.interval, ExtraHold: o.extraHold, Log: log,
 		Alive: alive(manager, log),
 	}
 	if h.Conf.Network.DockerBridge {

@@ -57,7 +57,10 @@ type Agent struct {
 	// Interval is the time between two passes when nothing happens, and
 	// between two heartbeats.
 	Interval time.Duration
-	Log      *slog.Logger
+	// ExtraHold is how long a subnet beside an overlay's first one must have
+	// been empty before it is given back.
+	ExtraHold time.Duration
+	Log       *slog.Logger
 	// Alive is called after every pass and every look at the rules.
 	Alive func()
 
@@ -80,6 +83,8 @@ type Agent struct {
 	// empty is since when overlays that are being deleted are seen without
 	// containers.
 	empty map[string]time.Time
+	// unused is since when further subnets are seen without containers.
+	unused map[extra]time.Time
 	// routes are the host's own as of routesAt, manyRoutes that there are more.
 	routes     []routes.Route
 	manyRoutes bool
@@ -205,6 +210,10 @@ func (a *Agent) programmed(ctx context.Context, view *peers.View) (*agentstate.H
 	}
 	if text := errorText(err); a.said.news("lease", text) && err != nil {
 		a.Log.Warn("the lease is not brought up to date; the one on disk holds", "error", err)
+	}
+	held, shrinkErr := a.shrink(ctx, view, held)
+	if text := errorText(shrinkErr); a.said.news("empty subnets", text) && shrinkErr != nil {
+		a.Log.Warn("an empty subnet stays ours", "error", shrinkErr)
 	}
 	known := host.Knowledge{Agents: view.Agents, Complete: view.Synced}
 	if !view.Synced {

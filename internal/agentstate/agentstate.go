@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -40,11 +41,33 @@ type Held struct {
 	// holds of them no more containers are started.
 	Deleting []string `json:"deleting,omitempty"`
 	Revision int64    `json:"revision"`
+
+	// file is the lease.json that h was read from or written to; the zero value
+	// is none.
+	file fileID
+}
+
+// fileID tells files apart, also such as had one inode after the other.
+type fileID struct {
+	device, inode uint64
+	changed       unix.Timespec
 }
 
 // Drains tells whether the overlay is being deleted. h may be nil.
 func (h *Held) Drains(overlay string) bool {
 	return h != nil && slices.Contains(h.Deleting, overlay)
+}
+
+// Subnets counts the subnets of one family that h grants of the overlay.
+func (h *Held) Subnets(overlay string, v6 bool) int {
+	o := h.Agent.Overlay(overlay)
+	switch {
+	case o == nil:
+		return 0
+	case v6:
+		return len(o.Subnets6)
+	}
+	return len(o.Subnets)
 }
 
 func (d Dir) leasePath() string { return filepath.Join(d.State, "lease.json") }
@@ -53,14 +76,14 @@ func (d Dir) peersPath() string { return filepath.Join(d.State, "peers.json") }
 
 // Held reads the lease; nil without error when the agent has none yet.
 func (d Dir) Held() (*Held, error) {
-	data, err := os.ReadFile(d.leasePath())
+	data, file, err := readFile(d.leasePath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the lease: %w", err)
 	}
-	var h Held
+	h := Held{file: file}
 	if err := json.Unmarshal(data, &h); err != nil {
 		return nil, fmt.Errorf("read the lease %s: %w; it is claimed anew once it is removed", d.leasePath(), err)
 	}
@@ -70,9 +93,44 @@ func (d Dir) Held() (*Held, error) {
 	return &h, nil
 }
 
-// Save replaces the lease; a crash leaves the old one or the new one.
+// readFile reads a file, and tells which one it was.
+func readFile(path string) ([]byte, fileID, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fileID{}, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, fileID{}, &os.PathError{Op: "fstat", Path: path, Err: err}
+	}
+	data := make([]byte, st.Size)
+	_, err = io.ReadFull(f, data)
+	return data, idOf(st), err
+}
+
+func idOf(st unix.Stat_t) fileID { return fileID{device: st.Dev, inode: st.Ino, changed: st.Mtim} }
+
+// Save replaces the lease; a crash leaves the old one or the new one. It needs
+// the lock.
 func (d Dir) Save(h *Held) error {
-	return d.write(d.leasePath(), h)
+	if err := d.write(d.leasePath(), h); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(d.leasePath(), &st); err != nil {
+		return fmt.Errorf("look at what was written to %s: %w", d.leasePath(), err)
+	}
+	h.file = idOf(st)
+	return nil
+}
+
+// Current tells whether h is what lease.json holds now. The file is replaced
+// and never written to, so that which one it is tells all.
+func (d Dir) Current(h *Held) bool {
+	var st unix.Stat_t
+	err := unix.Stat(d.leasePath(), &st)
+	return err == nil && h.file == idOf(st)
 }
 
 // Forget removes the lease, after it was given back.

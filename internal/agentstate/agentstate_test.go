@@ -61,6 +61,38 @@ func TestLeaseOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// TestCurrent: a lease that was replaced after it was read is seen, also where
+// the file has an old one's content.
+func TestCurrent(t *testing.T) {
+	d := newDir(t)
+	first := sample()
+	if d.Current(first) {
+		t.Error("a lease that was never written is current")
+	}
+	if err := d.Save(first); err != nil {
+		t.Fatal(err)
+	}
+	read, err := d.Held()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !d.Current(first) || !d.Current(read) {
+		t.Error("what was just written and read is not current")
+	}
+	if err := d.Save(sample()); err != nil {
+		t.Fatal(err)
+	}
+	if d.Current(first) || d.Current(read) {
+		t.Error("a lease that was replaced is current")
+	}
+	if err := d.Forget(); err != nil {
+		t.Fatal(err)
+	}
+	if d.Current(read) {
+		t.Error("a lease that was removed is current")
+	}
+}
+
 func TestBrokenLeaseNamesTheFile(t *testing.T) {
 	d := newDir(t)
 	for _, text := range []string{"", "{", "{}", `{"agent":{"ip":"x"}}`} {

@@ -66,13 +66,17 @@ func (h *Host) Pool(held *agentstate.Held, overlay string) (ipam.Pool, bool) {
 // Claim asks the coordinator for subnets of the overlays, or of all that are
 // enabled, and keeps the answer as this agent's lease. It needs the lock.
 func (h *Host) Claim(ctx context.Context, client *apiclient.Client, ip netip.Addr, overlays []string, all bool) (*agentstate.Held, error) {
-	id, err := h.Dir.ID()
-	if err != nil {
+	return h.claim(ctx, client, ip, api.ClaimRequest{Overlays: overlays, AllOverlays: all})
+}
+
+// claim is Claim for what req asks for, in this agent's name.
+func (h *Host) claim(ctx context.Context, client *apiclient.Client, ip netip.Addr, req api.ClaimRequest) (*agentstate.Held, error) {
+	var err error
+	if req.ID, err = h.Dir.ID(); err != nil {
 		return nil, err
 	}
-	resp, err := client.Claim(ctx, ip, api.ClaimRequest{
-		ID: id, Overlays: overlays, AllOverlays: all, NetworkConfig: &h.Conf.Network,
-	})
+	req.NetworkConfig = &h.Conf.Network
+	resp, err := client.Claim(ctx, ip, req)
 	if err != nil {
 		return nil, err
 	}

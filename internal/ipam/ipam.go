@@ -302,6 +302,19 @@ func (p Pool) Held(ctx context.Context, owner Owner) ([]netip.Addr, error) {
 	return out, nil
 }
 
+// Used counts the addresses of subnet that are reserved.
+func (p Pool) Used(ctx context.Context, subnet netip.Prefix) (int64, error) {
+	s, err := openStore(ctx, p.dir(), false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("overlay %s: %w", p.Overlay, err)
+	}
+	defer s.Close()
+	return p.used(s, lease.Side{subnet}), nil
+}
+
 // Usage counts the addresses in use and the free ones, over both families: a
 // dual-stack container counts once in each, so the scarcer family is told.
 func (p Pool) Usage(ctx context.Context) (used, free int64, err error) {

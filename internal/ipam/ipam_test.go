@@ -299,3 +299,45 @@ func TestAgainstModel(t *testing.T) {
 		})
 	})
 }
+
+// TestEarlierSubnetsComeFirst: so that the later ones become empty, and can be
+// given back.
+func TestEarlierSubnetsComeFirst(t *testing.T) {
+	p := Pool{Dir: t.TempDir(), Overlay: "dcos", V4: side("9.0.1.0/29", "9.0.7.0/29"), V6: side("fd01:b::/80")}
+	take := func(id, want string) {
+		t.Helper()
+		got, err := reserve(t, p, id)
+		if err != nil || got[0] != want {
+			t.Fatalf("%s got %v, %v; want %s", id, got, err, want)
+		}
+	}
+	for i, want := range []string{"9.0.1.2/29 via 9.0.1.1", "9.0.1.3/29 via 9.0.1.1", "9.0.1.4/29 via 9.0.1.1",
+		"9.0.1.5/29 via 9.0.1.1", "9.0.1.6/29 via 9.0.1.1", "9.0.7.2/29 via 9.0.7.1", "9.0.7.3/29 via 9.0.7.1"} {
+		take(string(rune('a'+i)), want)
+	}
+	for subnet, want := range map[string]int64{"9.0.1.0/29": 5, "9.0.7.0/29": 2, "9.0.9.0/29": 0} {
+		if n, err := p.Used(t.Context(), netip.MustParsePrefix(subnet)); n != want || err != nil {
+			t.Errorf("%s has %d addresses in use, %v; want %d", subnet, n, err, want)
+		}
+	}
+	if err := p.Release(t.Context(), owner("c")); err != nil {
+		t.Fatal(err)
+	}
+	take("x", "9.0.1.4/29 via 9.0.1.1")
+	if err := p.Release(t.Context(), owner("f")); err != nil {
+		t.Fatal(err)
+	}
+	take("y", "9.0.7.4/29 via 9.0.7.1") // round-robin within the subnet
+	if got, err := reserve(t, p, "z", "9.0.7.6"); err != nil || got[0] != "9.0.7.6/29 via 9.0.7.1" {
+		t.Errorf("a requested address of a further subnet: %v, %v", got, err)
+	}
+	for _, id := range []string{"q", "r"} {
+		if _, err := reserve(t, p, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var full *ExhaustedError
+	if _, err := reserve(t, p, "s"); !errors.As(err, &full) || full.Used != 10 || full.Capacity != 10 {
+		t.Errorf("with all in use: %v", err)
+	}
+}

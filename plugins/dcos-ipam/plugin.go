@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
+	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/cniconf"
 	"github.com/dcos/dcos-overlay/internal/cnierror"
 	"github.com/dcos/dcos-overlay/internal/cniresult"
@@ -81,37 +82,34 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 		if override := strings.ToLower(args.NetnsOverride); override != "1" && override != "true" && sandbox.IsOwn(args.Netns) {
 			return cnierror.New(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %s is the host's own network namespace", args.Netns))
 		}
-		pool, err := leased(ctx, conf, h)
+		held, err := leased(ctx, conf, h)
 		if err != nil {
 			return err
 		}
-		addrs, err := pool.Reserve(ctx, ownerOf(args), p.home(args, conf), conf.Addresses)
+		addrs, err := h.Reserve(ctx, held, conf.Overlay, ownerOf(args), p.home(args, conf), conf.Addresses)
 		if err != nil {
 			return err
 		}
 		result, err := result(conf, addrs)
 		if err != nil {
+			pool, _ := h.Pool(held, conf.Overlay)
 			return errors.Join(err, pool.Release(context.WithoutCancel(ctx), ownerOf(args)))
 		}
 		return result.PrintTo(p.out)
 	})
 }
 
-// leased are the addresses of this agent's lease, which is claimed if need be.
-func leased(ctx context.Context, conf *cniconf.Conf, h *host.Host) (ipam.Pool, error) {
+// leased is this agent's lease, with subnets of the overlay, which are claimed
+// if need be.
+func leased(ctx context.Context, conf *cniconf.Conf, h *host.Host) (*agentstate.Held, error) {
 	if err := h.NotePlace(); err != nil {
-		return ipam.Pool{}, err
+		return nil, err
 	}
 	held, err := h.Dir.Held()
-	if pool, ok := h.Pool(held, conf.Overlay); err == nil && ok && !held.Drains(conf.Overlay) {
-		return pool, nil
+	if _, ok := h.Pool(held, conf.Overlay); err == nil && ok && !held.Drains(conf.Overlay) {
+		return held, nil
 	}
-	held, err = h.Lease(ctx, conf.Overlay)
-	if err != nil {
-		return ipam.Pool{}, err
-	}
-	pool, _ := h.Pool(held, conf.Overlay)
-	return pool, nil
+	return h.Lease(ctx, conf.Overlay)
 }
 
 func result(conf *cniconf.Conf, addrs []ipam.Address) (types.Result, error) {

@@ -75,8 +75,7 @@ func (c *call) attach(ctx context.Context) (_ types.Result, err error) {
 	if links.Exist(home.HostIf) {
 		return nil, cnierror.New(cnierror.CodeDuplicate, fmt.Errorf("container %s is attached already: DEL it before another ADD", c.owner()))
 	}
-	pool, _ := c.host.Pool(held, c.conf.Overlay)
-	granted, err := c.reserve(ctx, pool, home)
+	granted, err := c.reserve(ctx, held, home)
 	if err != nil {
 		return nil, err
 	}
@@ -131,11 +130,12 @@ func (c *call) noBridge() error {
 }
 
 // reserve gets the container's addresses. What it did when it fails is undone.
-func (c *call) reserve(ctx context.Context, pool ipam.Pool, home *ipam.Home) (grant, error) {
+func (c *call) reserve(ctx context.Context, held *agentstate.Held, home *ipam.Home) (grant, error) {
 	if c.foreign() {
+		pool, _ := c.host.Pool(held, c.conf.Overlay)
 		return c.foreignAdd(ctx, pool, home)
 	}
-	addrs, err := pool.Reserve(ctx, c.owner(), home, c.conf.Addresses)
+	addrs, err := c.host.Reserve(ctx, held, c.conf.Overlay, c.owner(), home, c.conf.Addresses)
 	return grant{addrs: addrs, routes: c.conf.Routes, dns: c.conf.DNS}, err
 }
 

@@ -1,0 +1,128 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/dcos/dcos-overlay/internal/agentstate"
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/apiclient"
+	"github.com/dcos/dcos-overlay/internal/dataplane"
+	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/kernel"
+	"github.com/dcos/dcos-overlay/internal/network"
+)
+
+// Reserve takes addresses of the overlay for a container, out of the lease
+// held. When all are in use it claims one more subnet for this agent, and goes
+// on with that.
+func (h *Host) Reserve(ctx context.Context, held *agentstate.Held, overlay string, owner ipam.Owner, home *ipam.Home, requested []netip.Addr) ([]ipam.Address, error) {
+	for {
+		pool, _ := h.Pool(held, overlay)
+		addrs, err := pool.Reserve(ctx, owner, home, requested)
+		var full *ipam.ExhaustedError
+		if errors.As(err, &full) {
+			if held, full.NoMore = h.grow(ctx, held, overlay, full.Side[0].Addr().Is6()); full.NoMore == nil {
+				continue
+			}
+		}
+		if err != nil || h.Dir.Current(held) {
+			return addrs, err
+		}
+		// The companion may have given back the subnet of one of them after
+		// we had read the lease.
+		now, err := h.Dir.Held()
+		if err == nil {
+			if pool, _ := h.Pool(now, overlay); all(addrs, pool.Contains) {
+				return addrs, nil
+			}
+		}
+		if err := errors.Join(err, pool.Release(context.WithoutCancel(ctx), owner)); err != nil {
+			return nil, err
+		}
+		held = now
+	}
+}
+
+func all(addrs []ipam.Address, ok func(netip.Addr) bool) bool {
+	return !slices.ContainsFunc(addrs, func(a ipam.Address) bool { return !ok(a.Prefix.Addr()) })
+}
+
+// grow claims one more subnet of the overlay in one address family, unless
+// there is one that old lacks, and gives the bridge its address.
+func (h *Host) grow(ctx context.Context, old *agentstate.Held, overlay string, v6 bool) (*agentstate.Held, error) {
+	limit := network.DefaultMaxSubnets
+	if o, ok := old.Network.Overlay(overlay); ok {
+		limit = o.SubnetLimit()
+	}
+	if n := old.Subnets(overlay, v6); n >= limit {
+		return nil, fmt.Errorf("it holds %d, and max_subnets is %d", n, limit)
+	}
+	unlock, err := h.Dir.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	held, err := h.Dir.Held()
+	if err != nil {
+		return nil, err
+	}
+	if held != nil && held.Subnets(overlay, v6) > old.Subnets(overlay, v6) {
+		return held, nil
+	}
+	want := api.SubnetCount{Subnets: old.Subnets(overlay, false), Subnets6: old.Subnets(overlay, true)}
+	if v6 {
+		want.Subnets6++
+	} else {
+		want.Subnets++
+	}
+	if held, err = h.claimMore(ctx, old.Agent.IP, overlay, want); err != nil {
+		return nil, err
+	}
+	if held.Subnets(overlay, v6) <= old.Subnets(overlay, v6) {
+		return nil, errors.New("the coordinator grants none: it may be of an older version")
+	}
+	h.Log.Info("one more subnet", "overlay", overlay, "subnets", held.Agent.Overlay(overlay).AllSubnets())
+	return held, h.openBridge(ctx, held, overlay)
+}
+
+func (h *Host) claimMore(ctx context.Context, ip netip.Addr, overlay string, want api.SubnetCount) (*agentstate.Held, error) {
+	client, err := h.Client(ip)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	held, err := h.claim(ctx, client, ip, api.ClaimRequest{
+		Overlays: []string{overlay}, AtLeast: map[string]api.SubnetCount{overlay: want},
+	})
+	if errors.Is(err, apiclient.ErrUnreachable) {
+		err = fmt.Errorf("no coordinator grants one now: %w", err)
+	}
+	return held, err
+}
+
+// openBridge gives the overlay's bridge, if there is one, the gateway addresses
+// of the lease. Under another main plugin there is none.
+func (h *Host) openBridge(ctx context.Context, held *agentstate.Held, overlay string) error {
+	if _, err := net.InterfaceByName(network.MesosBridgeName(overlay)); err != nil {
+		return nil
+	}
+	k, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	underlay, err := k.Underlay(held.Agent.IP)
+	if err != nil {
+		return err
+	}
+	mtu := dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, held.Agent.IP.Is6())
+	_, err = k.EnsureBridge(ctx, dataplane.MesosBridgeOf(*held.Agent.Overlay(overlay), mtu))
+	return err
+}
