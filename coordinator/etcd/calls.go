@@ -12,10 +12,11 @@ import (
 
 const (
 	// firstTry is how long a call waits for one member before it is put to
-	// the next. Each further try has twice as long, for all may be slow.
-	firstTry = time.Second
-	// maxTries bounds them, and so does the call's own deadline.
-	maxTries = 6
+	// the next. Each further try has half as much more, for all may be slow.
+	firstTry = 500 * time.Millisecond
+	// maxTries bounds them, to 25 seconds in all, and so does the call's own
+	// deadline.
+	maxTries = 8
 	// firstPause is the pause before a call that a member could not serve is
 	// put to the next; each further one is twice as long. An election takes
 	// one to two seconds.
@@ -58,7 +59,7 @@ func (c *calls) unary(ctx context.Context, method string, req, reply any, cc *gr
 			break
 		}
 		if late {
-			patience *= 2
+			patience += patience / 2
 			continue
 		}
 		// The client itself repeats reads that a member could not serve.
