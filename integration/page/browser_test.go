@@ -92,19 +92,21 @@ func (b *browser) of(t *testing.T) *browser {
 	return &sub
 }
 
-// drain forgets what the browser has complained of, once it has said something,
-// and returns how much that was.
-func (b *browser) drain() (n int) {
-	select {
-	case <-b.faults:
-		n++
-	case <-time.After(patience):
+// complaint waits until the browser has complained of something with words in
+// it, and forgets that and what came before.
+func (b *browser) complaint(words string) {
+	b.t.Helper()
+	end := time.After(patience)
+	for {
+		select {
+		case text := <-b.faults:
+			if strings.Contains(text, words) {
+				return
+			}
+		case <-end:
+			b.t.Fatalf("the browser did not complain of %s", words)
+		}
 	}
-	for len(b.faults) > 0 {
-		<-b.faults
-		n++
-	}
-	return n
 }
 
 // print shows the page as it would be on paper.
