@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -187,9 +188,9 @@ func (s *session) agentsReleaseCommand() *cobra.Command {
 	var overlay string
 	cmd := &cobra.Command{
 		Use:   "release IP",
-		Short: "Give back what an agent holds, on that agent itself",
-		Long: "Give back what an agent holds, all or of one overlay. A coordinator takes it from that agent alone:\n" +
-			"run it there, after dcos-overlay-companion --teardown.",
+		Short: "Give back what an agent holds",
+		Long: "Give back what an agent holds, all or of one overlay. A coordinator takes it from that agent itself, or by\n" +
+			"an operator's certificate: run it there, after dcos-overlay-companion --teardown.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := address(args[0])
@@ -203,7 +204,7 @@ func (s *session) agentsReleaseCommand() *cobra.Command {
 			if err := s.confirm("Release " + what + "? Its containers are cut off."); err != nil {
 				return err
 			}
-			return s.ask(cmd.Context(), func(ctx context.Context, c *apiclient.Client) error {
+			return s.askFrom(cmd.Context(), ownAddress(ip), func(ctx context.Context, c *apiclient.Client) error {
 				if overlay != "" {
 					err = c.ReleaseOverlay(ctx, ip, overlay)
 				} else {
@@ -219,6 +220,20 @@ func (s *session) agentsReleaseCommand() *cobra.Command {
 	cmd.Flags().StringVar(&overlay, "overlay", "", "only what it holds of this overlay")
 	s.yesFlag(cmd)
 	return cmd
+}
+
+// ownAddress is ip if this machine has it, else the zero Addr.
+func ownAddress(ip netip.Addr) netip.Addr {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{} // the coordinator says if it matters
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.Equal(ip.AsSlice()) {
+			return ip
+		}
+	}
+	return netip.Addr{}
 }
 
 func (s *session) yesFlag(cmd *cobra.Command) {

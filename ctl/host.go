@@ -59,7 +59,7 @@ func (s *session) doctorCommand() *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("--docker-host: %w", err)}
 			}
-			client, err := connect(h.Conf)
+			client, err := connect(h.Conf, netip.Addr{})
 			if err != nil {
 				return err
 			}

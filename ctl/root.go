@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -165,12 +166,13 @@ func (s *session) client() (*apiclient.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return connect(conf)
+	return connect(conf, netip.Addr{})
 }
 
-func connect(conf agentconf.Config) (*apiclient.Client, error) {
+// connect calls from the address from, if it is valid.
+func connect(conf agentconf.Config, from netip.Addr) (*apiclient.Client, error) {
 	c, err := apiclient.New(apiclient.Options{
-		Masters: conf.Master, CAFile: conf.CAFile, CertFile: conf.CertFile, KeyFile: conf.KeyFile, Patient: true,
+		Masters: conf.Master, LocalIP: from, CAFile: conf.CAFile, CertFile: conf.CertFile, KeyFile: conf.KeyFile, Patient: true,
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -180,7 +182,17 @@ func connect(conf agentconf.Config) (*apiclient.Client, error) {
 
 // ask makes one call within the timeout.
 func (s *session) ask(ctx context.Context, f func(context.Context, *apiclient.Client) error) error {
-	client, err := s.client()
+	return s.askFrom(ctx, netip.Addr{}, f)
+}
+
+// askFrom does so from one of this machine's addresses: a coordinator knows an
+// agent by it.
+func (s *session) askFrom(ctx context.Context, from netip.Addr, f func(context.Context, *apiclient.Client) error) error {
+	conf, err := s.config()
+	if err != nil {
+		return err
+	}
+	client, err := connect(conf, from)
 	if err != nil {
 		return err
 	}
