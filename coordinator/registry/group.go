@@ -193,8 +193,8 @@ func (t *together) depends(p *plan) bool {
 		}
 	}
 	for _, op := range p.ops {
-		key := string(op.KeyBytes())
-		if _, compared := t.cmps[key]; compared || t.written[key] {
+		key := op.KeyBytes()
+		if _, compared := t.cmps[string(key)]; compared || t.written[string(key)] {
 			return true
 		}
 	}
