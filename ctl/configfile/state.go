@@ -102,7 +102,7 @@ func (f *file) held(n network.Network, path string, o masterstate.Overlay, once 
 		f.fail(path+".info.name", "there is no overlay %q in network.overlays", o.Info.Name)
 		return
 	}
-	l := lease.Overlay{Name: info.Name}
+	l := lease.Overlay{Name: info.Name, Split: lease.Split{DockerPrefix: info.DockerPrefix, DockerPrefix6: info.DockerPrefix6}}
 	for _, s := range []struct {
 		field         string
 		have, space   netip.Prefix
@@ -127,6 +127,10 @@ func (f *file) held(n network.Network, path string, o masterstate.Overlay, once 
 		if s.have.Bits() <= s.halving {
 			*s.list = append(*s.list, s.have)
 		}
+	}
+	if m := o.MesosBridge; m != nil && o.DockerBridge == nil {
+		// Mesos alone has all, or its half as in DC/OS.
+		l.Split.Whole = m.IP.IsValid() && m.IP == o.Subnet || m.IP6.IsValid() && m.IP6 == o.Subnet6
 	}
 	mesos4, mesos6 := l.MesosSide()
 	docker4, docker6 := l.DockerSide()
