@@ -9,8 +9,12 @@ export PATH := $(PATH):/usr/local/go/bin
 # Root does not read the repository of a user who runs sudo make.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
+# What the programs answer to --version. The owner of the repository is not
+# asked, for the same reason; without a repository it is unknown.
+VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
+
 # Static binaries: they run in any container image and on any host.
-BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X github.com/dcos/dcos-overlay/internal/version.described=$(VERSION)'
 
 # staticcheck is pinned here, not in go.mod, which is for what we ship.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -27,6 +27,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/docker"
 	"github.com/dcos/dcos-overlay/internal/host"
+	"github.com/dcos/dcos-overlay/internal/version"
 )
 
 type options struct {
@@ -41,6 +42,7 @@ func main() {
 	cmd := &cobra.Command{
 		Use:           "dcos-overlay-companion",
 		Short:         "Keep this host part of the overlay networks",
+		Version:       version.String(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -16,6 +16,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/masterstate"
 	"github.com/dcos/dcos-overlay/internal/network"
 	"github.com/dcos/dcos-overlay/internal/network/networkfile"
+	"github.com/dcos/dcos-overlay/internal/version"
 )
 
 const defaultDataDir = "/var/lib/dcos-overlay-coordinator"
@@ -40,6 +41,7 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "dcos-overlay-coordinator",
 		Short:         "Lease VTEP addresses and subnets to the agents of overlay networks",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {

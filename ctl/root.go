@@ -16,6 +16,7 @@ import (
 	"github.com/dcos/dcos-overlay/ctl/output"
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/apiclient"
+	"github.com/dcos/dcos-overlay/internal/version"
 )
 
 const (
@@ -52,6 +53,7 @@ func root(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "dcos-overlayctl",
 		Short:         "Show and change overlay networks, and find what is wrong with them",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
@@ -90,7 +92,7 @@ func root(env environment) *cobra.Command {
 	cmd.AddCommand(
 		s.statusCommand(), s.agentsCommand(), s.overlaysCommand(), s.overlayCommand(),
 		s.importCommand(), s.exportCommand(), s.watchCommand(), s.validateCommand(),
-		s.doctorCommand(), s.pingCommand(), s.versionCommand(),
+		s.doctorCommand(), s.pingCommand(), s.versionCommand(), s.manCommand(),
 	)
 	for _, c := range cmd.Commands() {
 		strict(c)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"runtime/debug"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +13,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/version"
 )
 
 // overview is the cluster at a glance.
@@ -188,10 +189,7 @@ func (s *session) versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Say which version this is",
 		RunE: func(*cobra.Command, []string) error {
-			v := versionInfo{Version: "unknown"}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				v.Version, v.Go = info.Main.Version, info.GoVersion
-			}
+			v := versionInfo{Version: version.String(), Go: runtime.Version()}
 			return s.printer().Print(v, func(r *output.Rows) { r.Add("dcos-overlayctl", v.Version, v.Go) })
 		},
 	}

@@ -8,18 +8,25 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/version"
+	cniversion "github.com/containernetworking/cni/pkg/version"
+
+	"github.com/dcos/dcos-overlay/internal/version"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println("dcos-ipam", version.String())
+		return
+	}
 	p := &plugin{
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		out: os.Stdout,
 	}
-	skel.PluginMainFuncs(skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status}, version.All,
-		"CNI plugin dcos-ipam: addresses of this agent's overlay subnets")
+	skel.PluginMainFuncs(skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status}, cniversion.All,
+		"CNI plugin dcos-ipam "+version.String()+": addresses of this agent's overlay subnets")
 }
