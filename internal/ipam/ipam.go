@@ -1,5 +1,5 @@
-// Package ipam hands out addresses of the subnets that this agent holds, with
-// host-local's allocator and its on-disk format, in the caller's own process.
+// Package ipam hands out addresses of the subnets that this agent holds, in
+// host-local's order and on-disk format, in the caller's own process.
 package ipam
 
 import (
@@ -11,9 +11,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-
-	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
+	"strconv"
 
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -219,21 +217,21 @@ const families = 2
 
 // reserveOf takes an address of one subnet: want, if that is valid.
 func (p Pool) reserveOf(s *store, rangeID int, subnet netip.Prefix, owner Owner, want netip.Addr) (Address, error) {
-	r := allocator.Range{
-		Subnet:  types.IPNet{IP: subnet.Addr().AsSlice(), Mask: net.CIDRMask(subnet.Bits(), subnet.Addr().BitLen())},
-		Gateway: network.Gateway(subnet).Addr().AsSlice(),
+	mark := strconv.Itoa(rangeID)
+	eligible := candidates(subnet, s.last(mark))
+	if want.IsValid() {
+		eligible = slices.Values([]netip.Addr{want})
 	}
-	if err := r.Canonicalize(); err != nil {
-		return Address{}, fmt.Errorf("overlay %s: subnet %s: %w", p.Overlay, subnet, err)
+	for a := range eligible {
+		got, err := s.Reserve(owner.ContainerID, owner.IfName, a.AsSlice(), mark)
+		if err != nil {
+			return Address{}, fmt.Errorf("overlay %s: reserve an address of %s: %w", p.Overlay, subnet, err)
+		}
+		if got {
+			return Address{Prefix: netip.PrefixFrom(a, subnet.Bits()), Gateway: network.Gateway(subnet).Addr()}, nil
+		}
 	}
-	got, err := allocator.NewIPAllocator(&allocator.RangeSet{r}, s, rangeID).Get(owner.ContainerID, owner.IfName, want.AsSlice())
-	if err != nil {
-		return Address{}, fmt.Errorf("overlay %s: reserve an address of %s: %w", p.Overlay, subnet, err)
-	}
-	addr, _ := netip.AddrFromSlice(got.Address.IP)
-	ones, _ := got.Address.Mask.Size()
-	gw, _ := netip.AddrFromSlice(got.Gateway)
-	return Address{Prefix: netip.PrefixFrom(addr.Unmap(), ones), Gateway: gw.Unmap()}, nil
+	return Address{}, fmt.Errorf("overlay %s: reserve an address of %s: there is none", p.Overlay, subnet)
 }
 
 // unfit says why a can't be reserved, or nothing.

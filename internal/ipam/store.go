@@ -83,11 +83,6 @@ func openStore(ctx context.Context, dir string, create bool) (*store, error) {
 	}
 }
 
-// Lock and Unlock do nothing: whoever has a store has its lock. The allocator
-// would take it once for each family, and ignores that it can fail.
-func (s *store) Lock() error   { return nil }
-func (s *store) Unlock() error { return nil }
-
 // Close gives the lock back.
 func (s *store) Close() error { return s.lock.Close() }
 
@@ -143,13 +138,12 @@ func writeNew(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// LastReservedIP is where round-robin goes on.
-func (s *store) LastReservedIP(rangeID string) (net.IP, error) {
-	data, err := readSmall(filepath.Join(s.dir, lastPrefix+rangeID))
-	if err != nil {
-		return nil, err
-	}
-	return net.ParseIP(string(data)), nil
+// last is where round-robin goes on; not valid at the beginning, and where
+// the file is of no use.
+func (s *store) last(rangeID string) netip.Addr {
+	data, _ := readSmall(filepath.Join(s.dir, lastPrefix+rangeID))
+	a, _ := netip.ParseAddr(strings.TrimSpace(string(data)))
+	return a.Unmap()
 }
 
 // ReleaseByID removes the owner's reservations; none is success.
