@@ -131,7 +131,7 @@ func address(ifName string, device int, p netip.Prefix) rtnl.Message {
 // broadcast is the last address of an IPv4 subnet.
 func broadcast(p netip.Prefix) []byte {
 	ip := p.Addr().As4()
-	last := binary.BigEndian.Uint32(ip[:]) | 1<<(32-p.Bits()) - 1
+	last := binary.BigEndian.Uint32(ip[:]) | (1<<(32-p.Bits()) - 1)
 	return binary.BigEndian.AppendUint32(nil, last)
 }
 
