@@ -26,8 +26,8 @@ func main() {
 
 // scale is how long and how often is measured.
 type scale struct {
-	rounds, peers int
-	stream        time.Duration
+	rounds, slow, peers int
+	stream              time.Duration
 }
 
 func run(args []string, out, log io.Writer) error {
@@ -35,18 +35,22 @@ func run(args []string, out, log io.Writer) error {
 	f.SetOutput(log)
 	quick := f.Bool("quick", false, "measure each thing less often: under two minutes")
 	smoke := f.Bool("smoke", false, "measure each thing three times, only to see that it works")
+	rounds := f.Int("rounds", 0, "how often each thing is measured; 0 leaves it to the other flags")
 	only := f.String("only", "", "the parts to measure, with commas between; all when empty")
 	docs := f.String("docs", "", "directory whose benchmarks.md and plots are brought to what is measured")
 	bin := f.String("bin", "", "directory of the programs, which are built anew when it is empty")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	size := scale{rounds: 60, peers: 10_000, stream: 2 * time.Second}
+	size := scale{rounds: 60, slow: 50, peers: 10_000, stream: 2 * time.Second}
 	if *quick {
-		size = scale{rounds: 20, peers: 10_000, stream: 500 * time.Millisecond}
+		size = scale{rounds: 20, slow: 5, peers: 10_000, stream: 500 * time.Millisecond}
 	}
 	if *smoke {
-		size = scale{rounds: 3, peers: 500, stream: 50 * time.Millisecond}
+		size = scale{rounds: 3, slow: 2, peers: 500, stream: 50 * time.Millisecond}
+	}
+	if *rounds > 0 {
+		size.rounds, size.slow = *rounds, *rounds
 	}
 	parts, err := chosen(*only)
 	if err != nil {
@@ -67,7 +71,7 @@ func run(args []string, out, log io.Writer) error {
 	for _, p := range parts {
 		// A machine for each part: nothing of one is left in the next.
 		err := machine.Run(func(m *machine.Machine) error {
-			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Peers: size.peers, Stream: size.stream, Log: say}
+			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Slow: size.slow, Peers: size.peers, Stream: size.stream, Log: say}
 			more, err := p.Run(c)
 			rows = append(rows, more...)
 			return err

@@ -95,7 +95,7 @@ func (c *Contest) Parallel() ([]report.Row, error) {
 			return add, err
 		})
 	}
-	adds, err := c.duel(max(c.Rounds/5, 3), sides...)
+	adds, err := c.duel(c.Slow, sides...)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (c *Contest) First() ([]report.Row, error) {
 		return nil, err
 	}
 	var first, second stat.Sample
-	for i := range max(c.Rounds/2, 3) {
+	for i := range c.Slow {
 		if err := c.forget(); err != nil {
 			return nil, err
 		}

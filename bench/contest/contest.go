@@ -24,9 +24,9 @@ type Contest struct {
 	Machine *machine.Machine
 	// Bin has the programs, ours and the others.
 	Bin string
-	// Rounds is how often each thing is measured that takes milliseconds;
-	// what takes longer is measured less often.
-	Rounds int
+	// Rounds is how often each thing is measured that takes milliseconds, and
+	// Slow how often what takes longer.
+	Rounds, Slow int
 	// Peers is how many other agents a host is told of.
 	Peers int
 	// Stream is how long one measurement of the data path lasts.

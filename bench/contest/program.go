@@ -54,7 +54,7 @@ func (c *Contest) program() ([]report.Row, error) {
 		return err
 	}
 	var again stat.Sample
-	both, err := c.duel(max(c.Rounds/5, 2),
+	both, err := c.duel(c.Slow,
 		func(int) (float64, error) {
 			if err := device(); err != nil {
 				return 0, err

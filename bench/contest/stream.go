@@ -49,7 +49,7 @@ func (c *Contest) Data() ([]report.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	rounds := max(c.Rounds/4, streamRounds)
+	rounds := max(c.Slow/3, streamRounds)
 	measure := func(what func(*Contest, path) (float64, error)) ([]stat.Sample, error) {
 		return c.duel(rounds,
 			func(int) (float64, error) { return what(c, ours) },
