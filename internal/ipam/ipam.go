@@ -57,9 +57,6 @@ type ExhaustedError struct {
 	NoMore error
 }
 
-// Unwrap is NoMore.
-func (e *ExhaustedError) Unwrap() error { return e.NoMore }
-
 func (e *ExhaustedError) Error() string {
 	more := ""
 	if e.NoMore != nil {
