@@ -106,8 +106,12 @@ func TestGone(t *testing.T) {
 	word.say(nil)
 	for range 4 {
 		w.clock.pass(time.Hour)
-		w.report(alive)
-		time.Sleep(300 * time.Millisecond) // housekeeping has its turn
+		w.claim(dockerOnly, "id"+mesosID(dockerOnly), "dcos")
+		w.until("housekeeping has had a turn", func() bool {
+			w.report(alive)
+			w.clock.pass(time.Second)
+			return !w.how(w.Registry, dockerOnly).SilentSince.IsZero()
+		})
 	}
 	check(t, "agents without word of Mesos", w.Counts().Agents, 6)
 	opts.Now, opts.Quarantine = w.clock.Now, quarantine
