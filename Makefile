@@ -9,9 +9,8 @@ export PATH := $(PATH):/usr/local/go/bin
 # Root does not read the repository of a user who runs sudo make.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-# What the programs answer to --version. The owner of the repository is not
-# asked, for the same reason; without a repository it is unknown.
-VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What the programs answer to --version.
+VERSION ?= $(shell packaging/version.sh)
 
 # Static binaries: they run in any container image and on any host.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X github.com/dcos/dcos-overlay/internal/version.described=$(VERSION)'
@@ -33,6 +32,10 @@ build: ## build the plugins, the daemons and dcos-overlayctl into bin/
 	@$(BUILD) -o $(BIN)/dcos-overlay-coordinator ./coordinator
 	@$(BUILD) -o $(BIN)/dcos-overlay-companion ./companion
 	@$(BUILD) -o $(BIN)/dcos-overlayctl ./ctl
+
+.PHONY: dist
+dist: ## build tarballs, packages and SBOMs for amd64 and arm64 into dist/
+	@VERSION="$(VERSION)" packaging/dist.sh dist
 
 .PHONY: deps
 deps: ## install the Debian packages that demo and test need (root)
@@ -81,4 +84,4 @@ lint: ## check format, go vet, go.mod and staticcheck
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist
