@@ -16,6 +16,7 @@ func programs() map[string]string {
 		"dcos-overlay":             own + "plugins/dcos-overlay",
 		"dcos-ipam":                own + "plugins/dcos-ipam",
 		"dcos-overlay-coordinator": own + "coordinator",
+		"bench-coordinator":        own + "bench/coordinator",
 		"floor":                    own + "bench/floor",
 		"bridge":                   stock + "main/bridge",
 		"host-local":               stock + "ipam/host-local",

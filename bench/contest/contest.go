@@ -50,6 +50,7 @@ func Parts() []Part {
 		{"parallel", (*Contest).Parallel},
 		{"first", (*Contest).First},
 		{"ipam", (*Contest).IPAM},
+		{"claims", (*Contest).Claims},
 		{"peers", (*Contest).Program},
 		{"stream", (*Contest).Data},
 	}
