@@ -58,16 +58,21 @@ func (c *Contest) Claims() ([]report.Row, error) {
 		by[f.Name] = f
 	}
 	var rows []report.Row
-	for _, names := range claimsRows() {
+	// The goal is against clients over the same network.
+	for i, names := range claimsRows() {
 		for _, name := range names {
 			if by[name].Value == 0 {
 				return nil, fmt.Errorf("bench/coordinator has not measured %q", name)
 			}
 		}
-		rows = append(rows, report.Row{
+		row := report.Row{
 			Part: "claims", What: names[0], Ours: by[names[0]].sum(), Against: names[1], Peer: by[names[1]].sum(),
-			Ratio: by[names[2]].sum(), Unit: "/s", Goal: 0.9, AtLeast: true,
-		})
+			Ratio: by[names[2]].sum(), Unit: "/s", AtLeast: true,
+		}
+		if i == 0 {
+			row.Goal = 0.9
+		}
+		rows = append(rows, row)
 	}
 	return rows, nil
 }

@@ -38,14 +38,19 @@ type path struct {
 
 // Data measures a TCP connection between containers on two hosts, over the
 // overlay and over a VXLAN that is made by hand, on hosts that have nothing
-// else: neither rules nor other agents.
+// else, and on hosts that masquerade: that rule alone makes the kernel track
+// connections.
 func (c *Contest) Data() ([]report.Row, error) {
 	c.Log("TCP between two hosts")
 	ours, err := c.overlayPath()
 	if err != nil {
 		return nil, err
 	}
-	hand, err := c.handPath()
+	hand, err := c.handPath("h", 11, false)
+	if err != nil {
+		return nil, err
+	}
+	masq, err := c.handPath("m", 12, true)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +58,8 @@ func (c *Contest) Data() ([]report.Row, error) {
 	measure := func(what func(*Contest, path) (float64, error)) ([]stat.Sample, error) {
 		return c.duel(rounds,
 			func(int) (float64, error) { return what(c, ours) },
-			func(int) (float64, error) { return what(c, hand) })
+			func(int) (float64, error) { return what(c, hand) },
+			func(int) (float64, error) { return what(c, masq) })
 	}
 	through, err := measure((*Contest).throughput)
 	if err != nil {
@@ -63,11 +69,14 @@ func (c *Contest) Data() ([]report.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	row := func(what, unit string, s []stat.Sample, goal float64, atLeast bool) report.Row {
-		return report.Row{Part: "stream", What: what + ", container to container across hosts", Ours: s[0].Sum(), Against: "hand-made VXLAN", Peer: s[1].Sum(),
+	rows := func(what, unit string, s []stat.Sample, goal float64, atLeast bool) []report.Row {
+		row := report.Row{Part: "stream", What: what + ", container to container across hosts", Ours: s[0].Sum(), Against: "hand-made VXLAN", Peer: s[1].Sum(),
 			Ratio: stat.Ratios(s[0], s[1]).Sum(), Unit: unit, Goal: goal, AtLeast: atLeast}
+		same := row
+		same.Against, same.Peer, same.Ratio, same.Goal = "the same, masquerading", s[2].Sum(), stat.Ratios(s[0], s[2]).Sum(), 0
+		return []report.Row{row, same}
 	}
-	return []report.Row{row("TCP throughput", "Gbit/s", through, 0.98, true), row("TCP round trip", "µs", trip, 1.02, false)}, nil
+	return append(rows("TCP throughput", "Gbit/s", through, 0.98, true), rows("TCP round trip", "µs", trip, 1.02, false)...), nil
 }
 
 // overlayPath is between two agents.
@@ -129,15 +138,16 @@ func address(result []byte) (netip.Addr, error) {
 	return r.IPs[0].Address.Addr(), nil
 }
 
-// handPath is between two hosts that have no more than it takes.
-func (c *Contest) handPath() (path, error) {
+// handPath is between two hosts that have no more than it takes, and, with
+// masq, the one rule by which containers reach the world.
+func (c *Contest) handPath(prefix string, third int, masq bool) (path, error) {
 	if err := c.coordinate(); err != nil { // for the underlay
 		return path{}, err
 	}
 	var boxes []*machine.Place
-	for i, name := range []string{"hleft", "hright"} {
+	for i, name := range []string{prefix + "left", prefix + "right"} {
 		own, other := i+1, 2-i
-		host, err := c.host(name, fmt.Sprintf("10.77.11.%d", own))
+		host, err := c.host(name, fmt.Sprintf("10.77.%d.%d", third, own))
 		if err != nil {
 			return path{}, err
 		}
@@ -146,18 +156,21 @@ func (c *Contest) handPath() (path, error) {
 			return path{}, err
 		}
 		boxes = append(boxes, box)
-		commands := fmt.Sprintf(`ip link add vx type vxlan id 7 dstport 4789 local 10.77.11.%[1]d nolearning
+		commands := fmt.Sprintf(`ip link add vx type vxlan id 7 dstport 4789 local 10.77.%[4]d.%[1]d nolearning
 			ip link set vx address 02:00:00:00:00:%02[1]d mtu 1450 up
 			ip addr add 10.66.0.%[1]d/24 dev vx
 			ip neigh add 10.66.0.%[2]d lladdr 02:00:00:00:00:%02[2]d dev vx nud permanent
-			bridge fdb append 02:00:00:00:00:%02[2]d dev vx dst 10.77.11.%[2]d
+			bridge fdb append 02:00:00:00:00:%02[2]d dev vx dst 10.77.%[4]d.%[2]d
 			ip link add hand type bridge
 			ip addr add 10.67.%[1]d.1/24 dev hand
 			ip link set hand mtu 1450 up
 			ip route add 10.67.%[2]d.0/24 via 10.66.0.%[2]d dev vx onlink
 			sysctl -qw net.ipv4.ip_forward=1
 			ip link add port mtu 1450 type veth peer name eth0 mtu 1450 netns %[3]s
-			ip link set port master hand up`, own, other, box.Path)
+			ip link set port master hand up`, own, other, box.Path, third)
+		if masq {
+			commands += "\niptables -w -t nat -A POSTROUTING -s 10.67.0.0/16 ! -d 10.67.0.0/16 -j MASQUERADE"
+		}
 		for line := range strings.Lines(commands) {
 			if err := c.Machine.Command(host, strings.Fields(line)...); err != nil {
 				return path{}, err
