@@ -30,7 +30,7 @@ const manyOverlays = `{
     {"name": "dcos6", "subnet6": "fd01:b::/64", "prefix6": 80},
     {"name": "dual", "subnet": "10.64.0.0/16", "prefix": 24, "subnet6": "fd01:d::/64", "prefix6": 80},
     {"name": "alt", "subnet": "10.65.0.0/16", "prefix": 24},
-    {"name": "tiny", "subnet": "10.66.0.0/24", "prefix": 28},
+    {"name": "tiny", "subnet": "10.66.0.0/24", "prefix": 28, "max_subnets": 1},
     {"name": "off", "subnet": "10.67.0.0/24", "prefix": 28, "enabled": false}
   ]}`
 
