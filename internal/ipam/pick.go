@@ -12,7 +12,7 @@ import (
 // candidates are the addresses of a subnet that a container can have, each
 // once, from the one after last on, as host-local's allocator tries them; from
 // the first on where last is none of them. That allocator itself would have
-// each start of a plugin wait for its packages about nftables: a quarter of
+// each start of a plugin wait for its packages about nftables, a tenth of
 // what starting takes.
 func candidates(subnet netip.Prefix, last netip.Addr) iter.Seq[netip.Addr] {
 	first, end := subnet.Masked().Addr().Next(), netipx.PrefixLastIP(subnet)
