@@ -10,7 +10,7 @@ import (
 // A plot is a row of bars below another, in the colours of the reader's choice
 // of light or dark. Measures are in pixels.
 const (
-	plotWidth = 860
+	plotWidth = 900
 	labelAt   = 390
 	barsAt    = 400
 	barsWidth = 380
@@ -92,6 +92,7 @@ func Ratios(rows []Row) string {
 // short leaves out what only the table has room for.
 func short(s string) string {
 	s, _, _ = strings.Cut(s, " (")
+	s = strings.ReplaceAll(s, ", 64 clients", "")
 	return strings.TrimSuffix(s, ", container to container across hosts")
 }
 
