@@ -152,6 +152,22 @@ func TestFullState(t *testing.T) {
 	second.ok(t, h)
 	second.verb("DEL").ok(t, h)
 	c.verb("DEL").ok(t, h)
+
+	// A boot leaves neither marks nor devices, and room for no answer of the
+	// coordinator's; that grants what the lease on disk does.
+	_, err := h.Run(t.Context(), "sh", "-ec", "rm -r /run/dcos-overlay; ip link del vtep1024; ip link del m-dual")
+	check(t, err)
+	second.ok(t, h)
+	if now := heldOn(t, h, dir); now != was {
+		t.Errorf("the lease was\n%s\nand is\n%s", was, now)
+	}
+	second.verb("DEL").ok(t, h)
+	// It grants no more what the operator has taken back.
+	_, err = s.Master.Run(t.Context(), "dcos-overlayctl", "agents", "delete", h.Addr.String(), "--force", "--yes")
+	check(t, err)
+	_, err = h.Run(t.Context(), "rm", "-r", "/run/dcos-overlay")
+	check(t, err)
+	second.fails(t, h, types.ErrIOFailure, "lease.json", "make room")
 	room(t, h, dir)
 	other.ok(t, h)
 	other.verb("DEL").ok(t, h)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,7 +119,9 @@ func (h *Host) address(old *agentstate.Held) (netip.Addr, error) {
 }
 
 // claimFor answers the lease to go by: the coordinator's word if it can be
-// had, else what is on disk. Only the first says if a subnet is still ours.
+// had, else what is on disk. Only the first says if a subnet is still ours. A
+// state directory that is full is no reason to refuse containers of a lease
+// that is in it.
 func (h *Host) claimFor(ctx context.Context, client *apiclient.Client, ip netip.Addr, old *agentstate.Held, overlay string) (*agentstate.Held, error) {
 	_, leased := h.Pool(old, overlay)
 	timeout := claimTimeout
@@ -130,6 +133,11 @@ func (h *Host) claimFor(ctx context.Context, client *apiclient.Client, ip netip.
 	held, err := h.Claim(ctx, client, ip, []string{overlay}, false)
 	if err == nil {
 		return held, nil
+	}
+	var unkept *unkeptError
+	if leased && errors.As(err, &unkept) && sameGrant(&old.Agent, &unkept.granted.Agent, overlay) {
+		h.Log.Warn("the coordinator's answer can't be kept; the lease on disk grants the same, and holds", "error", err)
+		return unkept.granted, nil
 	}
 	if leased && errors.Is(err, apiclient.ErrUnreachable) {
 		h.Log.Warn("no word from the coordinator, so the lease on disk holds", "error", err)
@@ -144,6 +152,14 @@ func (h *Host) claimFor(ctx context.Context, client *apiclient.Client, ip netip.
 			ip, err, strings.Join(h.Conf.Master, ", "), from)
 	}
 	return nil, fmt.Errorf("claim a subnet for agent %s: %w", ip, err)
+}
+
+// sameGrant tells whether two records make the same of a host, as far as it
+// concerns the overlay's containers.
+func sameGrant(a, b *lease.Agent, overlay string) bool {
+	x, y := a.Overlay(overlay), b.Overlay(overlay)
+	return x != nil && y != nil && a.IP == b.IP && a.VTEP == b.VTEP && x.Split == y.Split &&
+		slices.Equal(x.Subnets, y.Subnets) && slices.Equal(x.Subnets6, y.Subnets6)
 }
 
 // knowledge asks for all agents, and falls back on those known before.

@@ -82,10 +82,19 @@ func (h *Host) claim(ctx context.Context, client *apiclient.Client, ip netip.Add
 	}
 	held := &agentstate.Held{Agent: resp.Agent, Network: resp.Network, Deleting: resp.Deleting, Revision: resp.Revision}
 	if err := h.Dir.Save(held); err != nil {
-		return nil, fmt.Errorf("keep the lease: %w", err)
+		return nil, &unkeptError{held, err}
 	}
 	return held, nil
 }
+
+// unkeptError says that a lease was granted and can't be written to disk.
+type unkeptError struct {
+	granted *agentstate.Held
+	cause   error
+}
+
+func (e *unkeptError) Error() string { return fmt.Sprintf("keep the lease: %v", e.cause) }
+func (e *unkeptError) Unwrap() error { return e.cause }
 
 // Knowledge is what the caller knows of the other agents.
 type Knowledge struct {
