@@ -45,6 +45,19 @@ func TestStatus(t *testing.T) {
 	status("tiny").fails(t, h, 50, "5 of 5 addresses of [10.66.0.0/29]", "15 of the overlay's 16 subnets can still be claimed")
 	add.ID, add.Netns = "too-many", newNetns(t, h, "too-many")
 	add.fails(t, h, 100, "5 of 5 addresses of [10.66.0.0/29]", "15 of the overlay's 16 subnets can still be claimed")
+
+	// Of the two subnets of grows each agent may have both.
+	putOverlay(t, s, "grows", `{"subnet": "10.90.0.0/27", "prefix": 28, "max_subnets": 2}`)
+	for i := range 5 {
+		c := cniCall{Verb: "ADD", ID: fmt.Sprint("g", i), Netns: newNetns(t, h, fmt.Sprint("g", i)), Conf: netConf("grows", "1.1.0")}
+		c.ok(t, h)
+	}
+	status("grows").ok(t, h)
+	must[*lab.Container](t)(s.B.MesosContainer(ctx, lab.MesosTask{ID: "far", Conf: scene.CNI("grows")}))
+	status("grows").fails(t, h, 50, "5 of 5 addresses", "none is free: agents hold 2")
+	more := cniCall{Verb: "ADD", ID: "g5", Netns: newNetns(t, h, "g5"), Conf: netConf("grows", "1.1.0")}
+	more.fails(t, h, 100, "5 of 5 addresses")
+
 	add.ID = "c4"
 	_, err := h.Run(ctx, "ip", "link", "del", "vtep1024")
 	check(t, err)

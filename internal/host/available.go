@@ -17,11 +17,13 @@ import (
 const if6Path = "/proc/net/if_inet6"
 
 // Available fails with the reason why there is no address of the overlay to be
-// had for a container on this host. It changes nothing.
-func (h *Host) Available(ctx context.Context, overlay string) error {
+// had for a container on this host. more says that it would be reserved with
+// Reserve, which claims one more subnet where all addresses are in use.
+// Available changes nothing.
+func (h *Host) Available(ctx context.Context, overlay string, more bool) error {
 	held, err := h.Dir.Held()
 	if pool, ok := h.Pool(held, overlay); err == nil && ok && !held.Drains(overlay) {
-		return free(ctx, pool)
+		return h.free(ctx, held, pool, more)
 	}
 	// A lease that can't be read is claimed anew.
 	if err != nil {
@@ -30,9 +32,20 @@ func (h *Host) Available(ctx context.Context, overlay string) error {
 	return h.claimable(ctx, held, overlay)
 }
 
-func free(ctx context.Context, pool ipam.Pool) error {
-	if err := pool.Available(ctx); err != nil {
-		return err
+func (h *Host) free(ctx context.Context, held *agentstate.Held, pool ipam.Pool, more bool) error {
+	v4, v6 := pool, pool
+	v4.V6, v6.V4 = nil, nil
+	for _, family := range []ipam.Pool{v4, v6} {
+		err := family.Available(ctx)
+		var full *ipam.ExhaustedError
+		if more && errors.As(err, &full) {
+			if full.NoMore = h.growable(ctx, held, pool.Overlay, len(family.V6) > 0); full.NoMore == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if _, err := os.Stat(if6Path); len(pool.V6) > 0 && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the overlay has IPv6 addresses (%v), and this host's kernel has IPv6 off: boot it without ipv6.disable=1, or set network_config.enable_ipv6 to false", pool.V6[0])

@@ -49,7 +49,7 @@ func TestDraining(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, leaseErr := h.Lease(t.Context(), "dcos")
-		for _, err := range []error{leaseErr, h.Available(t.Context(), "dcos")} {
+		for _, err := range []error{leaseErr, h.Available(t.Context(), "dcos", true)} {
 			if err == nil || err.Error() != "overlay dcos is being deleted, and takes no more containers: use another one, or have it brought back with PUT /v1/overlays/dcos" {
 				t.Errorf("%s: %v", when, err)
 			}
@@ -57,7 +57,7 @@ func TestDraining(t *testing.T) {
 	}
 	refuses("by the coordinator's word")
 	deleting = false
-	if err := h.Available(t.Context(), "dcos"); err != nil {
+	if err := h.Available(t.Context(), "dcos", true); err != nil {
 		t.Errorf("when it is back: %v", err)
 	}
 	got, err := h.Lease(t.Context(), "dcos")

@@ -55,12 +55,9 @@ func all(addrs []ipam.Address, ok func(netip.Addr) bool) bool {
 // grow claims one more subnet of the overlay in one address family, unless
 // there is one that old lacks, and gives the bridge its address.
 func (h *Host) grow(ctx context.Context, old *agentstate.Held, overlay string, v6 bool) (*agentstate.Held, error) {
-	limit := network.DefaultMaxSubnets
-	if o, ok := old.Network.Overlay(overlay); ok {
-		limit = o.SubnetLimit()
-	}
-	if n := old.Subnets(overlay, v6); n >= limit {
-		return nil, fmt.Errorf("it holds %d, and max_subnets is %d", n, limit)
+	o, _ := old.Network.Overlay(overlay)
+	if err := belowLimit(old, o, overlay, v6); err != nil {
+		return nil, err
 	}
 	unlock, err := h.Dir.Lock(ctx)
 	if err != nil {
@@ -88,6 +85,50 @@ func (h *Host) grow(ctx context.Context, old *agentstate.Held, overlay string, v
 	}
 	h.Log.Info("one more subnet", "overlay", overlay, "subnets", held.Agent.Overlay(overlay).AllSubnets())
 	return held, h.openBridge(ctx, held, overlay)
+}
+
+// belowLimit fails when held has as many subnets of one address family as o
+// lets an agent have.
+func belowLimit(held *agentstate.Held, o network.Overlay, overlay string, v6 bool) error {
+	if n, limit := held.Subnets(overlay, v6), o.SubnetLimit(); n >= limit {
+		return fmt.Errorf("it holds %d, and max_subnets is %d", n, limit)
+	}
+	return nil
+}
+
+// growable fails with the reason why grow would.
+func (h *Host) growable(ctx context.Context, held *agentstate.Held, overlay string, v6 bool) error {
+	known, _ := held.Network.Overlay(overlay)
+	if err := belowLimit(held, known, overlay, v6); err != nil {
+		return err
+	}
+	client, err := h.Client(held.Agent.IP)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	o, err := client.OverlayStatus(ctx, overlay)
+	switch {
+	case errors.Is(err, apiclient.ErrUnreachable):
+		return fmt.Errorf("no coordinator grants one now: %w", err)
+	case err != nil:
+		return err
+	case !o.IsEnabled():
+		return errors.New("the overlay is disabled")
+	}
+	units := o.Subnets
+	if v6 {
+		units = o.Subnets6
+	}
+	switch {
+	case units == nil:
+		return errors.New("the coordinator does not tell of any: it may be of an older version")
+	case units.Free < 1:
+		return fmt.Errorf("none is free: agents hold %d, and %d rest", units.Leased, units.Resting)
+	}
+	return belowLimit(held, o.Overlay, overlay, v6)
 }
 
 func (h *Host) claimMore(ctx context.Context, ip netip.Addr, overlay string, want api.SubnetCount) (*agentstate.Held, error) {

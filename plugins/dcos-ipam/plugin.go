@@ -221,6 +221,6 @@ func (p *plugin) gc(args *skel.CmdArgs) error {
 
 func (p *plugin) status(args *skel.CmdArgs) error {
 	return p.run("STATUS", args, func(ctx context.Context, conf *cniconf.Conf, h *host.Host) error {
-		return cnierror.Status(conf.Overlay, h.Available(ctx, conf.Overlay), false)
+		return cnierror.Status(conf.Overlay, h.Available(ctx, conf.Overlay, true), false)
 	})
 }

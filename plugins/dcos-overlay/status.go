@@ -33,7 +33,7 @@ func (c *call) obstacle(ctx context.Context) error {
 	if err := c.checkForeign(); err != nil {
 		return err
 	}
-	if err := c.host.Available(ctx, c.conf.Overlay); err != nil {
+	if err := c.host.Available(ctx, c.conf.Overlay, !c.foreign()); err != nil {
 		return err
 	}
 	return c.foreignRun(ctx, "STATUS")
