@@ -36,6 +36,9 @@ want mount mount
 want hostname hostname
 want strace strace
 want modprobe kmod
+# The packages are tried on a bare Debian, and looked at.
+want debootstrap debootstrap
+want rpm rpm
 # The page is looked at in a browser, with a font that makes the manual's
 # pictures the same everywhere, and judged by a script that npm brings.
 want chromium chromium
