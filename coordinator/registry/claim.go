@@ -339,6 +339,11 @@ func (c *claim) write(id idEntry) {
 		c.p.lease(c.index, u, c.ip)
 	}
 	for _, u := range c.moved {
+		if held, fixed := c.addresses[u.address()]; fixed {
+			held.Agent = c.ip
+			c.p.put(u.key, held.storedAddress)
+			continue
+		}
 		c.p.put(u.key, c.ip)
 	}
 	if id.ip != c.ip {

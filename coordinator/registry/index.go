@@ -40,6 +40,10 @@ type index struct {
 	mesos      map[netip.Addr]mesosEntry
 	pools      map[poolID]*allocator.Pool
 	released   map[string]int64 // key below released/ to its revision
+	// addresses are the fixed ones that are held, reserved those that are kept
+	// for who carries a label.
+	addresses map[addressID]addressEntry
+	reserved  map[addressID]reservedEntry
 	// deleted are overlays that were, and since when they are not.
 	deleted map[string]time.Time
 	// cluster is etcd's own id, and store what was drawn for this prefix.
@@ -98,6 +102,9 @@ func newIndex() *index {
 		deleted:  map[string]time.Time{},
 		pools:    map[poolID]*allocator.Pool{},
 		released: map[string]int64{},
+
+		addresses: map[addressID]addressEntry{},
+		reserved:  map[addressID]reservedEntry{},
 	}
 }
 
@@ -141,6 +148,10 @@ func (x *index) apply(kv keyValue) (*api.Event, error) {
 		return nil, x.applyUsed(dir == dirVTEPs, rest, kv)
 	case dirReleasedVTEPs, dirReleasedSubnets:
 		return nil, x.applyReleased(dir == dirReleasedVTEPs, rest, kv)
+	case dirAddresses:
+		return nil, x.applyAddress(rest, kv)
+	case dirReservations:
+		return nil, x.applyReservation(rest, kv)
 	}
 	// A key of a later version: not ours to judge.
 	return nil, nil
@@ -150,7 +161,7 @@ func splitKey(key string) (dir, rest string) {
 	if key == keyNetwork || key == keyEpoch {
 		return key, ""
 	}
-	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirMesos, dirDeleted} {
+	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirMesos, dirDeleted, dirAddresses, dirReservations} {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return dir, rest
 		}
@@ -197,8 +208,8 @@ func (x *index) applyOverlay(name string, kv keyValue) (*api.Event, error) {
 		x.overlays[name] = overlayEntry{storedOverlay: o, rev: kv.rev}
 	}
 	x.seenChange = kv.rev
-	x.pool(poolID{overlay: name}).CutInto(o.Subnet, o.Prefix)
-	x.pool(poolID{overlay: name, v6: true}).CutInto(o.Subnet6, o.Prefix6)
+	x.pool(poolID{overlay: name}).CutInto(o.Subnet, o.Prefix, o.StaticSubnet)
+	x.pool(poolID{overlay: name, v6: true}).CutInto(o.Subnet6, o.Prefix6, o.StaticSubnet6)
 	x.assemble()
 	return &api.Event{Type: api.EventNetwork}, nil
 }
