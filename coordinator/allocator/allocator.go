@@ -35,6 +35,10 @@ type Pool struct {
 	used     map[netip.Prefix]struct{}
 	released map[netip.Prefix]time.Time
 	held     map[netip.Prefix]struct{}
+	// ahead is at or below the lowest unit that is neither known nor held; no
+	// more than the cursor means nothing. Without it, each of the claims that
+	// are under way together would pass over all units of those before it.
+	ahead netip.Prefix
 	// rest has every released unit, and some that no longer are: those are
 	// dropped when they come to the top.
 	rest restHeap
@@ -101,6 +105,7 @@ func (p *Pool) shape(space netip.Prefix, bits int, except netip.Prefix, hosts bo
 		p.space = netip.Prefix{}
 		return
 	}
+	p.ahead = netip.Prefix{}
 	first := netip.PrefixFrom(space.Addr(), bits)
 	if hosts {
 		first = following(first)
@@ -184,6 +189,14 @@ func (p *Pool) forgotten(u netip.Prefix) {
 	if !p.cursor.IsValid() || u.Addr().Less(p.cursor.Addr()) {
 		p.cursor = u
 	}
+	p.free(u)
+}
+
+// free has the search for a unit find u again.
+func (p *Pool) free(u netip.Prefix) {
+	if p.ahead.IsValid() && u.Addr().Less(p.ahead.Addr()) {
+		p.ahead = u
+	}
 }
 
 // known tells whether u is used or was.
@@ -261,7 +274,12 @@ func (p *Pool) Hold(now time.Time, quarantine time.Duration) (netip.Prefix, erro
 }
 
 // Drop ends a hold, whether or not its unit has come into use.
-func (p *Pool) Drop(u netip.Prefix) { delete(p.held, u) }
+func (p *Pool) Drop(u netip.Prefix) {
+	delete(p.held, u)
+	if !p.known(u) && p.fits(u) {
+		p.free(u)
+	}
+}
 
 func (p *Pool) neverUsed() netip.Prefix {
 	for p.cursor.IsValid() && p.known(p.cursor) {
@@ -269,8 +287,13 @@ func (p *Pool) neverUsed() netip.Prefix {
 	}
 	// The cursor stays at a unit that is merely held: its claim may fail, and
 	// then it is the lowest again.
-	for u := p.cursor; u.IsValid(); u = p.next(u) {
+	from := p.cursor
+	if from.IsValid() && p.ahead.IsValid() && from.Addr().Less(p.ahead.Addr()) {
+		from = p.ahead
+	}
+	for u := from; u.IsValid(); u = p.next(u) {
 		if _, held := p.held[u]; !held && !p.known(u) {
+			p.ahead = u
 			return u
 		}
 	}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -26,9 +27,13 @@ type index struct {
 	baseRev  int64
 	overlays map[string]overlayEntry
 	// net is base with the overlays in order; made anew when either changes.
-	net *network.Network
+	// netJSON is that as JSON, from when it is asked for first.
+	net     *network.Network
+	netJSON []byte
 
 	agents map[netip.Addr]*agentEntry
+	// own are records that this coordinator is about to write.
+	own map[netip.Addr]ownRecord
 	// byIP has the same agents in order.
 	byIP *tree
 	// seenChange is the revision of the last change of an agent's record or
@@ -94,6 +99,7 @@ func newIndex() *index {
 		overlays: map[string]overlayEntry{},
 		net:      &network.Network{},
 		agents:   map[netip.Addr]*agentEntry{},
+		own:      map[netip.Addr]ownRecord{},
 		byIP:     newTree(),
 		ids:      map[string]idEntry{},
 		alive:    map[netip.Addr]aliveEntry{},
@@ -230,7 +236,7 @@ func (x *index) assemble() {
 	for _, o := range entries {
 		n.Overlays = append(n.Overlays, o.Overlay)
 	}
-	x.net = &n
+	x.net, x.netJSON = &n, nil
 }
 
 func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
@@ -248,19 +254,29 @@ func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
 		x.seenChange = kv.rev
 		return &api.Event{Type: api.EventDelete, IP: ip}, nil
 	}
-	a, err := decode[lease.Agent](kv)
-	if err != nil {
-		return nil, err
-	}
-	a.IP = ip
-	e, err := newEntry(&a, kv.rev)
+	e, err := x.entry(ip, kv)
 	if err != nil {
 		return nil, err
 	}
 	x.agents[ip] = e
 	x.byIP.ReplaceOrInsert(e)
 	x.seenChange = kv.rev
-	return &api.Event{Type: api.EventSet, Agent: &a}, nil
+	return &api.Event{Type: api.EventSet, Agent: e.Agent}, nil
+}
+
+// entry is the agent at ip, as kv has it.
+func (x *index) entry(ip netip.Addr, kv keyValue) (*agentEntry, error) {
+	own, ok := x.own[ip]
+	delete(x.own, ip)
+	if ok && bytes.Equal(own.record, kv.value) {
+		return entryOf(own.agent, own.record, kv.rev), nil
+	}
+	a, err := decode[lease.Agent](kv)
+	if err != nil {
+		return nil, err
+	}
+	a.IP = ip
+	return newEntry(&a, kv.rev)
 }
 
 func (x *index) applyID(id string, kv keyValue) error {

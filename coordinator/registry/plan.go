@@ -25,8 +25,12 @@ type plan struct {
 	cmps  []condition
 	ops   []clientv3.Op
 	holds []hold
-	// agent is the record as it is after the transaction.
-	agent *lease.Agent
+	// agent is the record as it is after the transaction, and record is that
+	// as JSON.
+	agent  *lease.Agent
+	record []byte
+	// writes says that record is among ops.
+	writes bool
 	// read is what a plan without writes reads instead: a transaction of
 	// comparisons alone would be answered from a member's own, perhaps old,
 	// state.
@@ -76,14 +80,24 @@ func (p *plan) unchanged(key string, rev int64) {
 	p.cmps = append(p.cmps, condition{key: key, rev: rev})
 }
 
-func (p *plan) put(key string, value any, opts ...clientv3.OpOption) {
+// put writes value as JSON, which it returns.
+func (p *plan) put(key string, value any, opts ...clientv3.OpOption) []byte {
 	b, err := json.Marshal(value)
 	if err != nil {
 		p.err = fmt.Errorf("encode %s: %w", key, err)
-		return
+		return nil
 	}
 	p.size += len(key) + len(b)
 	p.ops = append(p.ops, clientv3.OpPut(key, string(b), opts...))
+	return b
+}
+
+// putIP writes ip, as put would: most of what a claim writes are addresses,
+// and for these the way through reflection is long.
+func (p *plan) putIP(key string, ip netip.Addr) {
+	text := `"` + ip.String() + `"`
+	p.size += len(key) + len(text)
+	p.ops = append(p.ops, clientv3.OpPut(key, text))
 }
 
 func (p *plan) remove(key string) { p.ops = append(p.ops, clientv3.OpDelete(key)) }
@@ -108,7 +122,7 @@ func (p *plan) lease(x *index, u unit, ip netip.Addr) {
 	p.unchanged(u.key, 0)
 	rest := x.released[u.restKey]
 	p.unchanged(u.restKey, rest)
-	p.put(u.key, ip)
+	p.putIP(u.key, ip)
 	if rest != 0 {
 		p.remove(u.restKey)
 	}
