@@ -222,6 +222,10 @@ func (a *Agent) programmed(ctx context.Context, view *peers.View) (*agentstate.H
 		}
 	}
 	done, err := a.Host.Program(ctx, held, known)
+	held, fixedErr := a.fixed(ctx, held, &done)
+	if text := errorText(fixedErr); a.said.news("fixed addresses", text) && fixedErr != nil {
+		a.Log.Warn("the fixed addresses are not as the coordinator has them", "error", fixedErr)
+	}
 	if a.knowsAll(view, held) {
 		err = errors.Join(err, a.retireDevices(view, held, &done))
 	}

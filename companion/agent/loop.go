@@ -115,6 +115,9 @@ func (a *Agent) wait(ctx context.Context, longest time.Duration) (why string, ok
 		case <-a.reporter.forgotten:
 			a.claim.done = false
 			return "the coordinator does not know this agent", true
+		case <-a.reporter.returned:
+			a.claim.done, a.claim.next = false, time.Time{}
+			return "the coordinator is back, and may have given a fixed address of ours away", true
 		case what := <-a.Watch.Changed():
 			return what, true
 		case <-look.C:

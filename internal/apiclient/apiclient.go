@@ -126,6 +126,21 @@ func (c *Client) ReleaseOverlay(ctx context.Context, ip netip.Addr, overlay stri
 	return c.call(ctx, http.MethodDelete, fill(api.PathLease, ip)+"?"+url.Values{"overlay": {overlay}}.Encode(), nil, nil)
 }
 
+// ClaimAddress asks for a fixed address of the overlay for a container of the
+// agent at ip.
+func (c *Client) ClaimAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, req api.AddressRequest) (api.ClaimResponse, error) {
+	var out api.ClaimResponse
+	err := c.call(ctx, http.MethodPut, fillAddress(ip, overlay, addr), req, &out)
+	return out, err
+}
+
+// ReleaseAddress gives a fixed address of that container back. One that it does
+// not hold is success.
+func (c *Client) ReleaseAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, container, ifName string) error {
+	query := url.Values{"container": {container}, "ifname": {ifName}}
+	return c.call(ctx, http.MethodDelete, fillAddress(ip, overlay, addr)+"?"+query.Encode(), nil, nil)
+}
+
 // Report tells the coordinator the agent's own word on its overlays.
 func (c *Client) Report(ctx context.Context, ip netip.Addr, req api.StatusRequest) error {
 	return c.call(ctx, http.MethodPut, fill(api.PathStatus, ip), req, nil)
@@ -186,6 +201,12 @@ func IsCode(err error, code api.Code) bool {
 
 func fill(path string, ip netip.Addr) string {
 	return strings.Replace(path, "{ip}", url.PathEscape(ip.String()), 1)
+}
+
+func fillAddress(ip netip.Addr, overlay string, addr netip.Addr) string {
+	return strings.NewReplacer(
+		"{ip}", url.PathEscape(ip.String()), "{overlay}", url.PathEscape(overlay), "{address}", url.PathEscape(addr.String()),
+	).Replace(api.PathAddress)
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
