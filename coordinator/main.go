@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
+	"github.com/dcos/dcos-overlay/coordinator/headroom"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/server"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -63,6 +64,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options, stderr io.Writer) (err error) {
+	defer headroom.Take().Release()
 	log, err := logger(o, stderr)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
+	"github.com/dcos/dcos-overlay/coordinator/headroom"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/server"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -41,7 +42,7 @@ const (
 
 // memory is how much of it the coordinator uses, in bytes.
 type memory struct {
-	// Heap is what Go's heap holds after a collection.
+	// Heap is what Go's heap holds after a collection, without the headroom.
 	Heap uint64 `json:"heap"`
 	// RSS is what the process has in memory; Anonymous is the part that is
 	// not the database's file.
@@ -52,6 +53,7 @@ type memory struct {
 // serve is the coordinator's own parts, put together as its main does, on
 // loopback. It says its address and ends when its input does.
 func serve(ctx context.Context, dir string, bits int) (err error) {
+	defer headroom.Take().Release()
 	ctx, cancel := withInput(ctx)
 	defer cancel()
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -159,7 +161,7 @@ func usedMemory() (memory, error) {
 	runtime.GC()
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	m := memory{Heap: stats.HeapAlloc}
+	m := memory{Heap: stats.HeapAlloc - headroom.Size}
 	data, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return m, fmt.Errorf("read this process's memory: %w", err)
