@@ -60,6 +60,7 @@ func TestRelease(t *testing.T) {
 		t.Run("RPM/"+arch, func(t *testing.T) { rpms(t, out, arch) })
 	}
 	t.Run("BareDebian", func(t *testing.T) { bareDebian(t, out) })
+	t.Run("Systemd", func(t *testing.T) { underSystemd(t, out) })
 }
 
 // copies puts the source into two directories whose names are not of one
