@@ -36,6 +36,14 @@ want mount mount
 want hostname hostname
 want strace strace
 want modprobe kmod
+# What the manuals' commands need: a cluster of etcd, certificates, and the
+# program that judges alert rules.
+want etcd etcd-server
+want etcdctl etcd-client
+want openssl openssl
+want curl curl
+want ping iputils-ping
+want promtool prometheus
 # The packages are tried on a bare Debian, and looked at.
 want debootstrap debootstrap
 want rpm rpm
