@@ -72,6 +72,9 @@ type Client struct {
 	http    *http.Client
 	// used is what http was made with.
 	used *tlsfile.Identity
+	// age and stale are what Age tells.
+	age   time.Duration
+	stale bool
 }
 
 // New reads the TLS files, if any; it connects to nothing.
@@ -243,6 +246,7 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 		resp, err := c.try(ctx, method, base+path, body)
 		if err == nil {
 			c.prefer(base)
+			c.noteAge(resp.Header)
 			return resp, nil
 		}
 		var refused *api.Error
