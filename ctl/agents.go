@@ -110,14 +110,14 @@ func (s *session) agent(ctx context.Context, c *apiclient.Client, text string) e
 		for _, c := range a.Status.Clashes {
 			r.Add("route clash", output.Cell{Text: fmt.Sprintf("%s overlaps %s", c.Route, strings.Join(c.With, ", ")), Colour: output.Bad})
 		}
-		r.Head("overlay", "subnets", "further subnets", "status", "mesos", "docker")
+		r.Head("overlay", "subnets", "further subnets, addresses", "status", "mesos", "docker")
 		for _, o := range a.Overlays {
 			colour := output.Good
 			if bad(o.State) {
 				colour = output.Bad
 			}
 			use := a.Status.Addresses[o.Name]
-			r.Add(o.Name, prefixes(firstSubnets(o)), prefixes(o.ExtraSubnets()), output.Cell{Text: cmp.Or(reason(o.State), "unknown"), Colour: colour}, usage(use.Mesos), usage(use.Docker))
+			r.Add(o.Name, prefixes(firstSubnets(o)), prefixes(further(o)), output.Cell{Text: cmp.Or(reason(o.State), "unknown"), Colour: colour}, usage(use.Mesos), usage(use.Docker))
 		}
 	})
 }
@@ -125,6 +125,15 @@ func (s *session) agent(ctx context.Context, c *apiclient.Client, text string) e
 // firstSubnets are those that Mesos and Docker share, one a family.
 func firstSubnets(o lease.Overlay) []netip.Prefix {
 	return slices.Concat(o.Subnets[:min(1, len(o.Subnets))], o.Subnets6[:min(1, len(o.Subnets6))])
+}
+
+// further are the subnets beside them, and the fixed addresses.
+func further(o lease.Overlay) []netip.Prefix {
+	out := o.ExtraSubnets()
+	for _, a := range o.Addresses {
+		out = append(out, netip.PrefixFrom(a.IP, a.IP.BitLen()))
+	}
+	return out
 }
 
 func valid(p netip.Prefix) []netip.Prefix {

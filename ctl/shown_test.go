@@ -20,7 +20,8 @@ func TestShown(t *testing.T) {
 			"172.17.0.3": {"alive": true},
 			"172.17.0.4": {"silent_since": "2030-01-02T03:00:00Z", "gone_since": "2030-01-02T04:00:00Z"}}}`
 		agent = `{"id": "a", "ip": "172.17.0.3", "vtep": {"ip": "44.128.0.1/20", "mac": "70:b3:d5:80:00:01"}, "network_config": {},
-			"overlays": [{"name": "dual", "subnets": ["10.0.0.0/24", "10.0.7.0/24"], "subnets6": ["fd01::/80", "fd01:0:0:0:9::/80"], "state": {"status": "STATUS_OK"}}],
+			"overlays": [{"name": "dual", "subnets": ["10.0.0.0/24", "10.0.7.0/24"], "subnets6": ["fd01::/80", "fd01:0:0:0:9::/80"],
+			"addresses": [{"ip": "10.0.200.7", "container": "c", "interface": "eth0"}], "state": {"status": "STATUS_OK"}}],
 			"status": {"alive": true, "gone_since": "2030-01-02T04:00:00Z", "host_routes": ["10.0.3.0/24"],
 			"route_clashes": [{"route": "10.0.3.0/24", "with": ["overlay dual (10.0.0.0/16)"]}]}, "entry": {}}`
 		overlays = `[{"name": "dual", "subnet": "10.0.0.0/16", "prefix": 24, "subnet6": "fd01::/64", "prefix6": 80, "isolated": true, "max_subnets": 4,
@@ -62,7 +63,7 @@ func TestShown(t *testing.T) {
 	for _, stale = range []string{"", "0", "42"} {
 		wants("agents", "172.17.0.3 alive 44.128.0.1", "172.17.0.4 silent since 2030-01-", "gone from Mesos since 2030-01-")
 		wants("agents 172.17.0.3", "Mesos gone from Mesos since", "route clash 10.0.3.0/24 overlaps overlay dual (10.0.0.0/16)",
-			"dual 10.0.0.0/24 fd01::/80 10.0.7.0/24 fd01::9:0:0:0/80 STATUS_OK")
+			"dual 10.0.0.0/24 fd01::/80 10.0.7.0/24 fd01::9:0:0:0/80 10.0.200.7/32 STATUS_OK")
 		wants("overlays", "dual enabled, isolated 10.0.0.0/16 in /24 fd01::/64 in /80 2 5, 6 250, plenty 4", "open disabled, isolated 10.9.0.0/16 in /24 - 0 - - 8")
 		wants("status", "172.17.0.4 - gone from Mesos since")
 	}
