@@ -19,6 +19,9 @@ import (
 const fixedOverlay = `{"subnet": "10.60.0.0/16", "prefix": 24, "subnet6": "fd01:60::/64", "prefix6": 80,
 	"static_subnet": "10.60.255.0/24", "static_subnet6": "fd01:60:0:0:ffff::/80", "static_takeover": "5s"}`
 
+// code104 is in a result that says that the address can't be given.
+const code104 = `"code": 104,`
+
 // fixing is a scene with a third agent and overlay fixed, which has a client
 // on each agent.
 type fixing struct {
@@ -153,17 +156,32 @@ func TestFixedAddressMoves(t *testing.T) {
 // gives it up when it is back.
 func TestFixedAddressOfACutOffHost(t *testing.T) {
 	f := newFixing(t, "--alive-ttl", "5s")
-	ctx := t.Context()
+	var took []time.Duration
+	for i := range 4 {
+		took = append(took, f.cutOff(i))
+	}
+	t.Logf("the first host gave it up so long after it was back: %v", took)
+	if most := slices.Max(took); most > 10*time.Second {
+		t.Errorf("it took %s", most)
+	}
+}
+
+// cutOff cuts host a off, which has a fixed address, until host b has it, and
+// tells how long host a has two of them then.
+func (f *fixing) cutOff(round int) time.Duration {
+	t, ctx := f.T, f.Context()
+	t.Helper()
 	addr := netip.MustParseAddr("10.60.255.20")
 	old, now := netip.AddrPortFrom(addr, 8001), netip.AddrPortFrom(addr, 8002)
-	first := must[*lab.Container](t)(f.A.MesosContainer(ctx, fixedTask("first", nil, addr)))
+	name := fmt.Sprint("first", round)
+	first := must[*lab.Container](t)(f.A.MesosContainer(ctx, fixedTask(name, nil, addr)))
 	must[*lab.Process](t)(first.Serve(ctx, old.Port()))
 	f.until("far to see it", func(ctx context.Context) error { return answers(ctx, f.far, old) })
-
 	_, err := f.B.MesosContainer(ctx, fixedTask("early", nil, addr))
-	if err == nil || !strings.Contains(err.Error(), "container first (eth0) on agent 172.17.0.4 has it, which is alive") || !strings.Contains(err.Error(), `"code":104`) {
+	if err == nil || !strings.Contains(err.Error(), "container "+name+" (eth0) on agent 172.17.0.4 has it, which is alive") || !strings.Contains(err.Error(), code104) {
 		t.Errorf("an address that is taken: %v", err)
 	}
+
 	check(t, f.A.Isolate())
 	began := time.Now()
 	var second *lab.Container
@@ -186,10 +204,6 @@ func TestFixedAddressOfACutOffHost(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("its first host gave it up %s after it was back", took.Round(10*time.Millisecond))
-	if took > 10*time.Second {
-		t.Errorf("it took %s", took)
-	}
 	f.until("the client beside the first to see the second", func(ctx context.Context) error { return answers(ctx, f.clients[0], now) })
 	check(t, answers(ctx, f.far, now))
 	if log := f.Companions["a"].Log(); !strings.Contains(log, "a container is taken off the network, for its fixed address went to another agent") {
@@ -205,6 +219,8 @@ func TestFixedAddressOfACutOffHost(t *testing.T) {
 	// Its DEL, which comes at last, takes nothing from the second.
 	check(t, first.Delete(ctx))
 	check(t, answers(ctx, f.far, now))
+	check(t, second.Delete(ctx))
+	return took.Round(10 * time.Millisecond)
 }
 
 // TestFixedAddressRules: who gets which, and what a host does by itself.
@@ -217,7 +233,7 @@ func TestFixedAddressRules(t *testing.T) {
 		c, err := h.MesosContainer(ctx, task)
 		if err == nil {
 			t.Errorf("%s is given to %s", c.IP4, task.ID)
-		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"code":104`) {
+		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), code104) {
 			t.Errorf("got %v,\nwant %s", err, want)
 		}
 	}

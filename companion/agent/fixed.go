@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
+	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/kernel"
@@ -19,6 +21,39 @@ import (
 // coordinator answers: one of them may go to another agent meanwhile, and has
 // to be given up soon after the way is free again.
 const hurryEvery = 500 * time.Millisecond
+
+// moveEvery is how often at most the routes are brought up to date between two
+// passes.
+const moveEvery = 50 * time.Millisecond
+
+// followMoves changes the routes to other agents at once where a fixed address
+// has moved: whoever waits for it should not have to wait for a pass. What
+// fails the next pass does, and tells of.
+func (a *Agent) followMoves(ctx context.Context) {
+	held, moved := a.known(), a.Follower.Fixed()
+	if held == nil || maps.Equal(moved, a.moved) {
+		return
+	}
+	a.moved = moved
+	view := a.Follower.View()
+	if !view.Synced {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxRest)
+	defer cancel()
+	unlock, err := a.Host.Dir.Lock(ctx)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	k, err := kernel.Open()
+	if err != nil {
+		return
+	}
+	defer k.Close()
+	stats, err := k.SyncPeers(ctx, network.VTEPName, dataplane.PeersOf(held.Agent.IP, view.Agents))
+	a.Log.Debug("fixed addresses have moved", "changes", stats.Changes.Sets()+stats.Changes.Deletes(), "error", err)
+}
 
 // hurry is the pause after so many reports that failed, which would be d.
 func (a *Agent) hurry(failures int, d time.Duration) time.Duration {

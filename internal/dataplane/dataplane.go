@@ -174,7 +174,7 @@ func PeersOf(self netip.Addr, agents []lease.Agent) Peers {
 				out.Neighs[vtep.Addr()] = a.VTEP.MAC
 			}
 			for _, o := range a.Overlays {
-				for _, subnet := range reached(o) {
+				for _, subnet := range o.Destinations() {
 					if subnet.Addr().Is4() != vtep.Addr().Is4() || !take(c.subnets, subnet) {
 						continue
 					}
@@ -184,18 +184,6 @@ func PeersOf(self netip.Addr, agents []lease.Agent) Peers {
 				}
 			}
 		}
-	}
-	return out
-}
-
-// reached are the destinations that an agent's part of an overlay is.
-func reached(o lease.Overlay) []netip.Prefix {
-	out := o.AllSubnets()
-	for i := range out {
-		out[i] = out[i].Masked()
-	}
-	for _, a := range o.Addresses {
-		out = append(out, netip.PrefixFrom(a.IP, a.IP.BitLen()))
 	}
 	return out
 }

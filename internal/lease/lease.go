@@ -159,6 +159,19 @@ func (a *Agent) Overlay(name string) *Overlay {
 // AllSubnets are the subnets of both families.
 func (o Overlay) AllSubnets() []netip.Prefix { return slices.Concat(o.Subnets, o.Subnets6) }
 
+// Destinations are what of the overlay is reached at the agent: its subnets,
+// and its fixed addresses one by one.
+func (o Overlay) Destinations() []netip.Prefix {
+	out := o.AllSubnets()
+	for i := range out {
+		out[i] = out[i].Masked()
+	}
+	for _, a := range o.Addresses {
+		out = append(out, netip.PrefixFrom(a.IP, a.IP.BitLen()))
+	}
+	return out
+}
+
 // ExtraSubnets are the subnets of both families beside the first ones.
 func (o Overlay) ExtraSubnets() []netip.Prefix {
 	return slices.Concat(o.Subnets[min(1, len(o.Subnets)):], o.Subnets6[min(1, len(o.Subnets6)):])
