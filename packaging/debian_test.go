@@ -154,7 +154,8 @@ func (d debian) stopPlaying(t *testing.T) {
 func (d debian) units(t *testing.T) {
 	t.Helper()
 	for unit, bound := range map[string]int{"dcos-overlay-companion.service": 39, "dcos-overlay-coordinator.service": 17} {
-		if out := d.run(t, "systemd-analyze", "verify", "--man=no", unit); out != "" {
+		// It only warns, in words, of what it does not know.
+		if out := d.run(t, "sh", "-c", "systemd-analyze verify --man=no "+unit+" 2>&1"); out != "" {
 			t.Errorf("systemd-analyze verify %s: %s", unit, out)
 		}
 		out := d.run(t, "systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold="+strconv.Itoa(bound), unit)
