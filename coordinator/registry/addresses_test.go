@@ -292,3 +292,50 @@ func TestStaticSubnetOfARunningOverlay(t *testing.T) {
 	w.clock.pass(quarantine)
 	w.put(static("9.1.1.0/24"))
 }
+
+// TestStaleTakeover: an agent that has reported meanwhile keeps its address,
+// also where the one who is asked has not heard of it.
+func TestStaleTakeover(t *testing.T) {
+	opts := registry.Options{AliveTTL: time.Second}
+	w := newWorld(t, fixing, opts)
+	victim, watcher := w.breakableWith(opts)
+	w.claim(1, "a", "o")
+	w.claim(2, "b", "o")
+	w.fixed(1, "a", "9.0.2.5", "c1")
+	w.fixed(1, "a", "9.0.2.6", "c2")
+	take := func(addr string) error {
+		_, err := victim.ClaimAddress(t.Context(), ip(2), "o", netip.MustParseAddr(addr), api.AddressRequest{ID: "b", Container: "c3", Interface: "eth0"})
+		return err
+	}
+	w.until("the victim takes the agent for silent", func() bool {
+		w.clock.pass(time.Second)
+		return take("9.0.2.6") == nil
+	})
+	close(watcher.paused)
+	for len(watcher.committed) > 0 {
+		<-watcher.committed
+	}
+	w.beat(1, "a")
+	err := watcher.afterFirstTry(func() error { return take("9.0.2.5") })
+	if err == nil || !strings.Contains(err.Error(), "container c1 (eth0) on agent 172.17.0.1 has it, ") {
+		t.Errorf("got %v", err)
+	}
+	check(t, "the record", w.record(1), "9.0.2.5=c1")
+}
+
+// TestStaleStaticSubnet: one that was leased meanwhile is not made static.
+func TestStaleStaticSubnet(t *testing.T) {
+	w := newWorld(t, fixing, registry.Options{})
+	victim, watcher := w.breakable()
+	w.claim(1, "a", "o")
+	w.until("the victim knows the agent", func() bool { return victim.Counts().Agents == 1 })
+	close(watcher.paused)
+	w.claim(1, "a", "plain")
+	o := overlay("plain", "9.1.0.0/16", 24)
+	o.StaticSubnet = netip.MustParsePrefix("9.1.0.0/24")
+	err := watcher.afterFirstTry(func() error {
+		_, err := victim.PutOverlay(t.Context(), o)
+		return err
+	})
+	wantCode(t, err, api.CodeConflict, "overlay plain: static_subnet can't be where agents hold subnets: 172.17.0.1")
+}
