@@ -216,7 +216,7 @@ func (l *Lab) processes() error {
 			}
 			s, ours := l.spaces[link]
 			pid, err := strconv.Atoi(filepath.Base(p))
-			if !ours || err != nil || s.ended != 0 && startedAfter(pid, s.ended) {
+			if !ours || err != nil || s.ended != 0 && startedAfter(pid, s.ended) || !ofThisProcess(pid) {
 				continue
 			}
 			name, _ := os.ReadFile(p + "/comm")
@@ -226,6 +226,31 @@ func (l *Lab) processes() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// ofThisProcess tells whether this process, or one that it started, has started
+// pid, or whether pid is a thread of it. What a host started itself has ended
+// with the host's first process; and the kernel gives numbers of namespaces
+// that are gone to those of anybody, who may have been running before.
+func ofThisProcess(pid int) bool {
+	if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", pid)); err == nil {
+		return true
+	}
+	for pid > 1 {
+		if pid == os.Getpid() {
+			return true
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return false
+		}
+		_, rest, _ := strings.Cut(string(status), "\nPPid:\t")
+		parent, _, _ := strings.Cut(rest, "\n")
+		if pid, err = strconv.Atoi(parent); err != nil {
+			return false
+		}
+	}
+	return false
 }
 
 // startedAfter tells whether a process started later than a clock tick, or is
