@@ -20,6 +20,9 @@ import (
 func TestSamples(t *testing.T) {
 	seen := 0
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.Name() == "testdata" {
+			return fs.SkipDir
+		}
 		if err != nil || d.IsDir() || strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".md") {
 			return err
 		}
@@ -36,14 +39,23 @@ func TestSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen != 13 {
-		t.Errorf("found %d samples, want 13: correct the number, and README.md", seen)
+	if seen != 15 {
+		t.Errorf("found %d samples, want 15: correct the number, and README.md", seen)
 	}
 }
 
 func parse(t *testing.T, path string, data []byte) {
 	switch filepath.Ext(path) {
+	case ".yaml":
+		if path != alertsPath {
+			t.Errorf("no parser is known for %s", path)
+		}
+		promtool(t, "check", "rules", path)
 	case ".json":
+		if path == dashboardPath {
+			readDashboard(t)
+			return
+		}
 		if strings.HasPrefix(path, "agent") {
 			agent(t, path)
 			return

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
+	"github.com/dcos/dcos-overlay/coordinator/headroom"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/server"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -35,8 +37,12 @@ const (
 	startRetry = 500 * time.Millisecond
 	// importTimeout bounds an import: 65,536 agents take some 10 seconds.
 	importTimeout = 5 * time.Minute
-	exitRuntime   = 1
-	exitUsage     = 2
+	// clashTimeout bounds how long the first call waits for a comparison with
+	// hosts' routes, and maxClashes the lines about them.
+	clashTimeout = 2 * time.Second
+	maxClashes   = 20
+	exitRuntime  = 1
+	exitUsage    = 2
 )
 
 func main() {
@@ -58,6 +64,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options, stderr io.Writer) (err error) {
+	defer headroom.Take().Release()
 	log, err := logger(o, stderr)
 	if err != nil {
 		return err
@@ -128,6 +135,7 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 		if err := takeOver(ctx, reg, imports, log); err != nil {
 			return err
 		}
+		tellClashes(ctx, reg, log)
 		close(begun)
 		return nil
 	})
@@ -187,6 +195,26 @@ func seedOnce(ctx context.Context, reg *registry.Registry, want *network.Network
 		return nil, err
 	}
 	return reg.Seed(ctx, *want)
+}
+
+// tellClashes warns of hosts that route addresses of the network by themselves,
+// which the configuration that was just read may have brought about.
+func tellClashes(ctx context.Context, reg *registry.Registry, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, clashTimeout)
+	defer cancel()
+	routes, err := reg.HostRoutes(ctx)
+	if err != nil {
+		log.Warn("the network is not compared with the hosts' own routes", "error", err)
+		return
+	}
+	for i, r := range routes {
+		if i == maxClashes {
+			log.Warn("more hosts' routes overlap the network; /v1/agents?status=true has them all", "more", len(routes)-i)
+			return
+		}
+		log.Warn("a host routes addresses of the network by itself, and does not reach them through the overlay",
+			"agent", r.Agent, "route", r.Route, "overlaps", strings.Join(r.With, ", "))
+	}
 }
 
 // takeOver imports what a file holds, if there is one and it was not imported

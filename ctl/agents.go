@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -50,7 +51,11 @@ func (s *session) agents(ctx context.Context, c *apiclient.Client) error {
 			for _, o := range a.Overlays {
 				held = append(held, o.Name)
 			}
-			r.Add(a.IP, agentState(a), a.VTEP.IP.Addr(), a.VTEP.MAC, strings.Join(held, " "), used(a.Status))
+			state := agentState(a)
+			if left := gone(a.Status); left != "" {
+				state.Text, state.Colour = state.Text+", "+left, output.Bad
+			}
+			r.Add(a.IP, state, a.VTEP.IP.Addr(), a.VTEP.MAC, strings.Join(held, " "), used(a.Status))
 		}
 	})
 }
@@ -94,21 +99,41 @@ func (s *session) agent(ctx context.Context, c *apiclient.Client, text string) e
 	return s.printer().Print(a, func(r *output.Rows) {
 		r.Add("agent", a.IP)
 		r.Add("state", agentState(a))
+		if left := gone(a.Status); left != "" {
+			r.Add("Mesos", output.Cell{Text: left, Colour: output.Bad})
+		}
 		r.Add("id", a.ID)
 		r.Add("VTEP", strings.TrimSpace(fmt.Sprintf("%s %s", a.VTEP.IP, prefixes(valid(a.VTEP.IP6)))))
 		r.Add("MAC", a.VTEP.MAC)
 		r.Add("network_config", configText(a.Config))
 		r.Add("host routes", prefixes(a.Status.HostRoutes))
-		r.Head("overlay", "subnets", "status", "mesos", "docker")
+		for _, c := range a.Status.Clashes {
+			r.Add("route clash", output.Cell{Text: fmt.Sprintf("%s overlaps %s", c.Route, strings.Join(c.With, ", ")), Colour: output.Bad})
+		}
+		r.Head("overlay", "subnets", "further subnets, addresses", "status", "mesos", "docker")
 		for _, o := range a.Overlays {
 			colour := output.Good
 			if bad(o.State) {
 				colour = output.Bad
 			}
 			use := a.Status.Addresses[o.Name]
-			r.Add(o.Name, prefixes(o.AllSubnets()), output.Cell{Text: cmp.Or(reason(o.State), "unknown"), Colour: colour}, usage(use.Mesos), usage(use.Docker))
+			r.Add(o.Name, prefixes(firstSubnets(o)), prefixes(further(o)), output.Cell{Text: cmp.Or(reason(o.State), "unknown"), Colour: colour}, usage(use.Mesos), usage(use.Docker))
 		}
 	})
+}
+
+// firstSubnets are those that Mesos and Docker share, one a family.
+func firstSubnets(o lease.Overlay) []netip.Prefix {
+	return slices.Concat(o.Subnets[:min(1, len(o.Subnets))], o.Subnets6[:min(1, len(o.Subnets6))])
+}
+
+// further are the subnets beside them, and the fixed addresses.
+func further(o lease.Overlay) []netip.Prefix {
+	out := o.ExtraSubnets()
+	for _, a := range o.Addresses {
+		out = append(out, netip.PrefixFrom(a.IP, a.IP.BitLen()))
+	}
+	return out
 }
 
 func valid(p netip.Prefix) []netip.Prefix {

@@ -59,17 +59,20 @@ func (s *session) doctorCommand() *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("--docker-host: %w", err)}
 			}
-			client, err := connect(h.Conf, netip.Addr{})
-			if err != nil {
-				return err
+			// Files that no call can be made with are a finding like others.
+			var coordinator doctor.Coordinator
+			if client, err := connect(h.Conf, netip.Addr{}); err != nil {
+				coordinator = doctor.Unasked{URLs: h.Conf.Master, Cause: err}
+			} else {
+				defer client.Close()
+				coordinator = client
 			}
-			defer client.Close()
 			ctx, cancel := context.WithTimeout(cmd.Context(), s.timeout)
 			defer cancel()
 			lines := []doctor.Line{}
 			var printing error
 			d := doctor.Doctor{
-				Host: h, Docker: engine, Coordinator: client, Companion: "http://" + companion + "/healthz",
+				Host: h, Docker: engine, Coordinator: coordinator, Companion: "http://" + companion + "/healthz",
 				Pings: doctorPings, Timeout: lookTimeout,
 				Tell: func(l doctor.Line) {
 					lines = append(lines, l)

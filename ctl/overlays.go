@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,10 +32,23 @@ func (s *session) overlaysCommand() *cobra.Command {
 }
 
 func overlayRows(r *output.Rows, all ...api.Overlay) {
-	r.Head("overlay", "state", "subnet", "subnet6", "agents")
+	r.Head("overlay", "state", "subnet", "subnet6", "agents", "subnets leased", "free", "most an agent")
 	for _, o := range all {
-		r.Add(o.Name, overlayState(o), space(o.Subnet, o.Prefix), space(o.Subnet6, o.Prefix6), o.Holders)
+		r.Add(o.Name, overlayState(o), space(o.Subnet, o.Prefix), space(o.Subnet6, o.Prefix6), o.Holders,
+			both(o, func(u *api.Units) string { return fmt.Sprint(u.Leased) }),
+			both(o, func(u *api.Units) string { return many(int64(min(u.Free, endless))) }), o.SubnetLimit())
 	}
+}
+
+// both are a figure for each family that o has, IPv4 before IPv6.
+func both(o api.Overlay, figure func(*api.Units) string) string {
+	var out []string
+	for _, u := range []*api.Units{o.Subnets, o.Subnets6} {
+		if u != nil {
+			out = append(out, figure(u))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func (s *session) overlayCommand() *cobra.Command {

@@ -201,7 +201,11 @@ func (s *session) askFrom(ctx context.Context, from netip.Addr, f func(context.C
 	defer client.Close()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("not done within --timeout %s", s.timeout))
 	defer cancel()
-	return f(ctx, client)
+	err = f(ctx, client)
+	if age, stale := client.Age(); stale {
+		fmt.Fprintf(s.env.stderr, "dcos-overlayctl: what is shown was so %s ago: the coordinator is not in step with etcd since (dcos-overlayctl status)\n", age)
+	}
+	return err
 }
 
 // printer prints to the standard output, in colours where a person sees them.

@@ -20,11 +20,14 @@ import (
 type overview struct {
 	Coordinators []apiclient.Health `json:"coordinators"`
 	Revision     int64              `json:"revision"`
-	VTEPSubnet   netip.Prefix       `json:"vtep_subnet"`
-	VTEPSubnet6  netip.Prefix       `json:"vtep_subnet6,omitzero"`
-	Agents       agentCounts        `json:"agents"`
-	Overlays     []overlayCounts    `json:"overlays"`
-	Trouble      []trouble          `json:"trouble"`
+	// StaleSeconds is for how long the coordinator is not known to be in step
+	// with etcd; absent when it is.
+	StaleSeconds *int64          `json:"stale_seconds,omitempty"`
+	VTEPSubnet   netip.Prefix    `json:"vtep_subnet"`
+	VTEPSubnet6  netip.Prefix    `json:"vtep_subnet6,omitzero"`
+	Agents       agentCounts     `json:"agents"`
+	Overlays     []overlayCounts `json:"overlays"`
+	Trouble      []trouble       `json:"trouble"`
 }
 
 type agentCounts struct {
@@ -67,6 +70,10 @@ func (s *session) statusCommand() *cobra.Command {
 					return fmt.Errorf("read the overlays: %w", err)
 				}
 				o.fill(agents, overlays)
+				if age, stale := c.Age(); stale {
+					seconds := int64(age / time.Second)
+					o.StaleSeconds = &seconds
+				}
 				return s.printer().Print(o, o.rows)
 			})
 		},
@@ -84,6 +91,9 @@ func (o *overview) fill(agents api.AgentsResponse, overlays []api.Overlay) {
 	}
 	for _, a := range agents.Agents {
 		status := agents.Status[a.IP]
+		if !status.GoneSince.IsZero() {
+			o.Trouble = append(o.Trouble, trouble{Agent: a.IP, Reason: gone(status)})
+		}
 		if !status.Alive {
 			o.Agents.Silent++
 			o.Trouble = append(o.Trouble, trouble{Agent: a.IP, Reason: silence(status)})
@@ -165,6 +175,14 @@ func silence(s api.AgentStatus) string {
 		return "silent"
 	}
 	return "silent since " + s.SilentSince.Local().Format(time.DateTime)
+}
+
+// gone says since when Mesos has an agent no longer; empty where it has it.
+func gone(s api.AgentStatus) string {
+	if s.GoneSince.IsZero() {
+		return ""
+	}
+	return "gone from Mesos since " + s.GoneSince.Local().Format(time.DateTime)
 }
 
 // uses are the counts that there are.

@@ -125,7 +125,7 @@ func eventText(e api.Event) string {
 func agentText(a *lease.Agent) string {
 	out := []string{fmt.Sprintf("vtep %s", vtepAddr(a.VTEP.IP))}
 	for _, o := range a.Overlays {
-		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s", o.Name, prefixes(o.AllSubnets()), reason(o.State))))
+		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s", o.Name, prefixes(o.Destinations()), reason(o.State))))
 	}
 	return strings.Join(out, ", ")
 }

@@ -12,13 +12,17 @@ import (
 
 // overlayState is how far an overlay is in its life.
 func overlayState(o api.Overlay) output.Cell {
+	apart := ""
+	if o.Isolated {
+		apart = ", isolated"
+	}
 	switch {
 	case o.Deleting:
 		return output.Cell{Text: "being deleted", Colour: output.Odd}
 	case !o.IsEnabled():
-		return output.Cell{Text: "disabled", Colour: output.Odd}
+		return output.Cell{Text: "disabled" + apart, Colour: output.Odd}
 	}
-	return output.Cell{Text: "enabled", Colour: output.Good}
+	return output.Cell{Text: "enabled" + apart, Colour: output.Good}
 }
 
 // space is an address range and the length of one agent's part of it.

@@ -154,10 +154,14 @@ func TestDrain(t *testing.T) {
 	d.holders(2)
 	d.refuses(d.A, "overlay web is being deleted, and takes no more containers")
 	d.refuses(d.c, "overlay web is being deleted: nothing is leased from it")
-	code, health, err := d.A.HTTP(ctx, http.MethodGet, "http://127.0.0.1:64002/healthz", nil)
-	if err != nil || code != http.StatusOK || !strings.Contains(string(health), "overlay web is being deleted, and is held until it is unused: 1 addresses are reserved for Mesos containers and Docker network web is in use by container d1") {
-		t.Errorf("the companion says %d %s, %v", code, health, err)
-	}
+	d.until("companion a to say what it waits for", func(ctx context.Context) error {
+		const says = "overlay web is being deleted, and is held until it is unused: 1 addresses are reserved for Mesos containers and Docker network web is in use by container d1"
+		code, health, err := d.A.HTTP(ctx, http.MethodGet, "http://127.0.0.1:64002/healthz", nil)
+		if err == nil && (code != http.StatusOK || !strings.Contains(string(health), says)) {
+			err = fmt.Errorf("it says %d %s", code, health)
+		}
+		return err
+	})
 	awaitState(t, d.Scene, "STATUS_OK", "")
 	for i, c := range crowd {
 		last := crowd[len(crowd)-1]

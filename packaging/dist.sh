@@ -71,7 +71,7 @@ words() { # directory
 # samples copies conf/, with the units as packages have them.
 samples() { # directory
 	mkdir "$1/conf" "$1/units"
-	(cd "$root/conf" && find . -type f ! -name '*.go' -exec install -D -m 644 {} "$1/conf/{}" \;)
+	(cd "$root/conf" && find . -name testdata -prune -o -type f ! -name '*.go' -exec install -D -m 644 {} "$1/conf/{}" \;)
 	for unit in "$root"/conf/systemd/*.service; do
 		sed 's,/usr/local/bin/,/usr/bin/,' "$unit" >"$1/units/$(basename "$unit")"
 	done

@@ -38,6 +38,8 @@ trap 'exit 143' TERM HUP
 timeout 900 debootstrap --variant=minbase --include=systemd,iptables "$suite" "$tree" "$mirror" >"$tree.log" 2>&1 ||
 	die "debootstrap of $suite from $mirror: $(tail -n 3 "$tree.log"); the whole log is $tree.log"
 rm -rf "$tree.log" "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/*
+# What mktemp made is for root alone.
+chmod 755 "$tree"
 tar -C "$tree" -cf "$archive.new" .
 mv "$archive.new" "$archive"
 echo "$archive"

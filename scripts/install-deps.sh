@@ -36,6 +36,17 @@ want mount mount
 want hostname hostname
 want strace strace
 want modprobe kmod
+# What the manuals' commands need: a cluster of etcd, certificates, and the
+# program that judges alert rules.
+want etcd etcd-server
+want etcdctl etcd-client
+want openssl openssl
+want curl curl
+want ping iputils-ping
+want promtool prometheus
+# The packages are tried on a bare Debian, and looked at.
+want debootstrap debootstrap
+want rpm rpm
 # The page is looked at in a browser, with a font that makes the manual's
 # pictures the same everywhere, and judged by a script that npm brings.
 want chromium chromium

@@ -19,6 +19,8 @@ type bench struct {
 	dir     string
 	report  *report
 	profile string
+	// only: claims are measured, and nothing that they are compared with.
+	only bool
 }
 
 func (b *bench) measure(ctx context.Context, parts string) error {
@@ -27,7 +29,7 @@ func (b *bench) measure(ctx context.Context, parts string) error {
 		switch part {
 		case "claims":
 			// There is room for as many as the rounds may be.
-			err = with(ctx, filepath.Join(b.dir, "claims"), full().bits, true, b.claims)
+			err = with(ctx, filepath.Join(b.dir, "claims"), full().bits, b.claims)
 		case "scale":
 			err = b.scale(ctx, filepath.Join(b.dir, "scale"))
 		default:
@@ -41,8 +43,8 @@ func (b *bench) measure(ctx context.Context, parts string) error {
 }
 
 // with calls f with a coordinator on dir that is ready.
-func with(ctx context.Context, dir string, bits int, compare bool, f func(context.Context, *coordinator) error) error {
-	c, err := start(ctx, dir, bits, compare)
+func with(ctx context.Context, dir string, bits int, f func(context.Context, *coordinator) error) error {
+	c, err := start(ctx, dir, bits)
 	if err != nil {
 		return err
 	}
@@ -52,51 +54,103 @@ func with(ctx context.Context, dir string, bits int, compare bool, f func(contex
 	return errors.Join(err, c.stop())
 }
 
+// way is one way to write through 64 clients. do is its round, of n calls.
+type way struct {
+	name string
+	// server is the process that answers; 0 where its processor time is not
+	// told apart.
+	server int
+	do     func(ctx context.Context, round, n int) (time.Duration, error)
+
+	rates []float64
+	used  usage
+	calls int
+}
+
 // claims compares claims through HTTP with transactions that create one key
-// each on the same etcd, in turns.
+// each, in turns: over TCP on an etcd like the coordinator's, and in the
+// process of the coordinator's own. All clients over TCP are in this process,
+// and all servers in processes of their own.
 func (b *bench) claims(ctx context.Context, c *coordinator) error {
+	p, err := startPlain(ctx, filepath.Join(b.dir, "plain"))
+	if err != nil {
+		return err
+	}
+	ways := []*way{
+		{name: "claims, 64 clients, HTTP over TCP", server: c.pid, do: func(ctx context.Context, round, n int) (time.Duration, error) {
+			return c.claims(ctx, round*n, (round+1)*n)
+		}},
+		{name: "create transactions, 64 clients, gRPC, a TCP connection each", server: p.pid, do: func(ctx context.Context, round, n int) (time.Duration, error) {
+			return creates(ctx, p.each, fmt.Sprint("each-", round), n)
+		}},
+		{name: "create transactions, 64 clients, gRPC over one TCP connection", server: p.pid, do: func(ctx context.Context, round, n int) (time.Duration, error) {
+			return creates(ctx, p.one, fmt.Sprint("one-", round), n)
+		}},
+		{name: "create transactions, 64 clients, in etcd's process", do: c.creates},
+	}
+	if b.only {
+		ways = ways[:1]
+	}
 	if b.profile != "" {
 		stop := c.record(ctx, b.profile, b.rounds)
 		defer stop()
 	}
-	rates := map[string][]float64{}
-	n := float64(b.perRound)
+	ratios := map[*way][]float64{}
 	// What is done first warms up caches and the heap, and counts for nothing.
 	for round := range b.rounds + 1 {
-		took := map[string]time.Duration{}
-		ways := []string{"claims", inProcess, overGRPC}
+		// Lest one way always follows the same other one.
 		for i := range ways {
-			// In turn each of them is the first.
-			way := ways[(i+round)%len(ways)]
-			var err error
-			if first := round * b.perRound; way == "claims" {
-				took[way], err = c.claims(ctx, first, first+b.perRound)
-			} else {
-				took[way], err = c.creates(ctx, way, round, b.perRound)
-			}
-			if err != nil {
-				return err
+			if err := ways[(i+round)%len(ways)].round(ctx, round, b.perRound); err != nil {
+				return errors.Join(err, p.close())
 			}
 		}
-		if round == 0 {
-			continue
-		}
-		for _, way := range ways {
-			rates[way] = append(rates[way], n/took[way].Seconds())
-			rates["claims : "+way] = append(rates["claims : "+way], took[way].Seconds()/took["claims"].Seconds())
+		for _, w := range ways[1:] {
+			if round > 0 {
+				ratios[w] = append(ratios[w], ways[0].rates[round-1]/w.rates[round-1])
+			}
 		}
 	}
-	b.report.add(
-		median("claims, 64 clients, HTTP over TCP", 0, "/s", rates["claims"]),
-		median("create transactions, 64 clients, gRPC over TCP", 0, "/s", rates[overGRPC]),
-		median("create transactions, 64 clients, in etcd's process", 0, "/s", rates[inProcess]),
-		median("claims : create transactions over TCP", 0, "", rates["claims : "+overGRPC]),
-		median("claims : create transactions in etcd's process", 0, "", rates["claims : "+inProcess]),
-	)
+	for _, w := range ways {
+		b.report.add(median(w.name, 0, "/s", w.rates))
+	}
+	for _, w := range ways[1:] {
+		b.report.add(median("claims : "+strings.Replace(w.name, ", 64 clients, ", ", ", 1), 0, "", ratios[w]))
+	}
+	for _, w := range ways {
+		if w.server != 0 {
+			each := func(d time.Duration) float64 { return d.Seconds() * 1e6 / float64(w.calls) }
+			b.report.add(row{Name: "processor time of one of the " + w.name, Value: each(w.used.server), Unit: "µs", Note: fmt.Sprintf("and %.0f µs of the clients", each(w.used.clients))})
+		}
+	}
+	return p.close()
+}
+
+// round does n calls; the first round counts for nothing.
+func (w *way) round(ctx context.Context, round, n int) error {
+	var before, after usage
+	var err error
+	if w.server != 0 {
+		if before, err = usageOf(w.server); err != nil {
+			return err
+		}
+	}
+	took, err := w.do(ctx, round, n)
+	if err == nil && w.server != 0 {
+		after, err = usageOf(w.server)
+	}
+	if err != nil || round == 0 {
+		return err
+	}
+	w.rates = append(w.rates, float64(n)/took.Seconds())
+	w.used.server += after.server - before.server
+	w.used.clients += after.clients - before.clients
+	w.calls += n
 	return nil
 }
 
-// claims has all clients claim for the agents from first up to end.
+// claims has all clients claim for the agents from first up to end. They have
+// their requests ready, and look at no more of an answer than whether it is
+// one, so that what is measured is the coordinator.
 func (c *coordinator) claims(ctx context.Context, first, end int) (time.Duration, error) {
 	lines := make([]*line, clients)
 	for i := range lines {
@@ -107,15 +161,26 @@ func (c *coordinator) claims(ctx context.Context, first, end int) (time.Duration
 		defer l.close()
 		lines[i] = l
 	}
+	requests := make([][]byte, end-first)
+	for i := range requests {
+		target, body := claimOf(first + i)
+		requests[i] = request(nil, "PUT", target, body, "")
+	}
 	next := numbers(end - first)
 	begin := time.Now()
 	var group errgroup.Group
 	for _, l := range lines {
 		group.Go(func() error {
+			if err := l.conn.SetDeadline(begin.Add(roundTimeout)); err != nil {
+				return err
+			}
 			for i := range next {
-				status, answer, err := l.claim(first + i)
-				if err != nil {
+				if _, err := l.conn.Write(requests[i]); err != nil {
 					return err
+				}
+				status, answer, err := l.receive()
+				if err != nil {
+					return fmt.Errorf("claim for agent %d: %w", first+i, err)
 				}
 				if status != 200 {
 					return fmt.Errorf("claim for agent %d: status %d: %s", first+i, status, answer)
@@ -128,8 +193,9 @@ func (c *coordinator) claims(ctx context.Context, first, end int) (time.Duration
 	return time.Since(begin), err
 }
 
-func (c *coordinator) creates(ctx context.Context, way string, round, n int) (took time.Duration, err error) {
-	err = c.ask(ctx, fmt.Sprintf("%s?way=%s&round=%d&n=%d", pathRaw, way, round, n), &took)
+// creates has the coordinator's own process create keys in its etcd.
+func (c *coordinator) creates(ctx context.Context, round, n int) (took time.Duration, err error) {
+	err = c.ask(ctx, fmt.Sprintf("%s?round=%d&n=%d", pathRaw, round, n), &took)
 	return took, err
 }
 

@@ -63,12 +63,16 @@ func run(ctx context.Context, args []string) (err error) {
 	profile := flags.String("profile", "", "write a CPU profile of the coordinator while it answers claims into this file")
 	dir := flags.String("serve", "", "be the coordinator that is measured, on this directory (the program starts itself so)")
 	bits := flags.Int("bits", 0, "with -serve: the length of the agents' subnets")
-	compare := flags.Bool("compare", false, "with -serve: have an etcd to compare with, too")
+	plainDir := flags.String("plain", "", "be the etcd that it is compared with, on this directory (the program starts itself so)")
+	only := flags.Bool("only", false, "measure claims without what they are compared with")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *dir != "" {
-		return serve(ctx, *dir, *bits, *compare)
+		return serve(ctx, *dir, *bits)
+	}
+	if *plainDir != "" {
+		return servePlain(ctx, *plainDir)
 	}
 	s, most := full(), limit
 	if *short {
@@ -81,7 +85,7 @@ func run(ctx context.Context, args []string) (err error) {
 		return fmt.Errorf("make a directory to work in: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	b := &bench{size: s, dir: work, report: newReport(*short), profile: *profile}
+	b := &bench{size: s, dir: work, report: newReport(*short), profile: *profile, only: *only}
 	if err := b.measure(ctx, *parts); err != nil {
 		return err
 	}

@@ -20,13 +20,13 @@ const mega = 1e6
 
 // scale measures the coordinator as agents become as many as there are subnets.
 func (b *bench) scale(ctx context.Context, dir string) error {
-	if err := with(ctx, dir, b.bits, false, b.fill); err != nil {
+	if err := with(ctx, dir, b.bits, b.fill); err != nil {
 		return err
 	}
 	if err := b.restart(ctx, dir); err != nil {
 		return err
 	}
-	return with(ctx, dir, b.bits, false, func(ctx context.Context, c *coordinator) error {
+	return with(ctx, dir, b.bits, func(ctx context.Context, c *coordinator) error {
 		all := b.steps[len(b.steps)-1]
 		if err := b.memory(ctx, c, "after a restart", all); err != nil {
 			return err
@@ -110,7 +110,7 @@ func (b *bench) restart(ctx context.Context, dir string) error {
 	var took []float64
 	for range max(3, b.repeats/2) {
 		begin := time.Now()
-		err := with(ctx, dir, b.bits, false, func(context.Context, *coordinator) error {
+		err := with(ctx, dir, b.bits, func(context.Context, *coordinator) error {
 			took = append(took, time.Since(begin).Seconds()*1e3)
 			return nil
 		})

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
-	"net/url"
 	"os"
 	"runtime"
 	"strconv"
@@ -19,11 +18,10 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcos/dcos-overlay/coordinator/etcd"
+	"github.com/dcos/dcos-overlay/coordinator/headroom"
 	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/server"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -42,15 +40,9 @@ const (
 	pathMemory = "/bench/memory"
 )
 
-// The ways to etcd: without a network between, and over TCP as claims come.
-const (
-	inProcess = "process"
-	overGRPC  = "grpc"
-)
-
 // memory is how much of it the coordinator uses, in bytes.
 type memory struct {
-	// Heap is what Go's heap holds after a collection.
+	// Heap is what Go's heap holds after a collection, without the headroom.
 	Heap uint64 `json:"heap"`
 	// RSS is what the process has in memory; Anonymous is the part that is
 	// not the database's file.
@@ -60,13 +52,10 @@ type memory struct {
 
 // serve is the coordinator's own parts, put together as its main does, on
 // loopback. It says its address and ends when its input does.
-func serve(ctx context.Context, dir string, bits int, compare bool) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
+func serve(ctx context.Context, dir string, bits int) (err error) {
+	defer headroom.Take().Release()
+	ctx, cancel := withInput(ctx)
 	defer cancel()
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		cancel()
-	}()
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -84,20 +73,7 @@ func serve(ctx context.Context, dir string, bits int, compare bool) (err error) 
 	if _, err := reg.Seed(ctx, configuration(bits)); err != nil {
 		return err
 	}
-	etcds := map[string]*clientv3.Client{inProcess: store.Client}
-	if compare {
-		plain, stop, err := dialled(ctx, dir+"-plain")
-		if err != nil {
-			return err
-		}
-		defer func() {
-			if err := stop(); err != nil {
-				log.Warn("the etcd to compare with", "error", err)
-			}
-		}()
-		etcds[overGRPC] = plain
-	}
-	h := &http.Server{Handler: measured(etcds, server.New(server.Options{Registry: reg, Log: log}).Handler()), ReadHeaderTimeout: headerTimeout}
+	h := &http.Server{Handler: measured(store.Client, server.New(server.Options{Registry: reg, Log: log}).Handler()), ReadHeaderTimeout: headerTimeout}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return reg.Run(ctx) })
 	group.Go(func() error {
@@ -113,6 +89,16 @@ func serve(ctx context.Context, dir string, bits int, compare bool) (err error) 
 	return group.Wait()
 }
 
+// withInput is ctx until this process's input ends.
+func withInput(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	return ctx, cancel
+}
+
 func configuration(bits int) network.Network {
 	return network.Network{
 		VTEPSubnet: netip.MustParsePrefix("44.128.0.0/12"),
@@ -123,13 +109,13 @@ func configuration(bits int) network.Network {
 
 // measured adds the calls for measuring to h. Since a few connections act for
 // all agents, the address that a call is about is taken for the caller's.
-func measured(etcds map[string]*clientv3.Client, h http.Handler) http.Handler {
+func measured(etcd *clientv3.Client, h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc(pathRaw, func(w http.ResponseWriter, r *http.Request) {
 		n, err := strconv.Atoi(r.URL.Query().Get("n"))
 		if err == nil {
 			var took time.Duration
-			if took, err = creates(r.Context(), etcds[r.URL.Query().Get("way")], r.URL.Query().Get("round"), n); err == nil {
+			if took, err = creates(r.Context(), []*clientv3.Client{etcd}, r.URL.Query().Get("round"), n); err == nil {
 				answer(w, took)
 				return
 			}
@@ -161,58 +147,6 @@ func answer(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// dialled is an etcd like that of the coordinator, on a directory of its own,
-// and a client of it that calls over TCP, as claims do.
-func dialled(ctx context.Context, dir string) (*clientv3.Client, func() error, error) {
-	c := embed.NewConfig()
-	c.Dir, c.TickMs, c.ElectionMs = dir, 10, 100
-	c.ListenPeerUrls = nil
-	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	server, err := embed.StartEtcd(c)
-	if err != nil {
-		return nil, nil, fmt.Errorf("start etcd on %s: %w", dir, err)
-	}
-	select {
-	case <-server.Server.ReadyNotify():
-	case <-ctx.Done():
-		server.Close()
-		return nil, nil, fmt.Errorf("start etcd on %s: %w", dir, ctx.Err())
-	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Clients[0].Addr().String()}, Logger: zap.NewNop()})
-	if err != nil {
-		server.Close()
-		return nil, nil, fmt.Errorf("call etcd: %w", err)
-	}
-	return client, func() error {
-		err := client.Close()
-		server.Close()
-		return err
-	}, nil
-}
-
-// creates is what etcd can do at most: clients that create a key each in a
-// transaction of its own, n in all.
-func creates(ctx context.Context, client *clientv3.Client, round string, n int) (time.Duration, error) {
-	next := numbers(n)
-	begin := time.Now()
-	group, ctx := errgroup.WithContext(ctx)
-	for range clients {
-		group.Go(func() error {
-			for i := range next {
-				key := fmt.Sprintf("/raw/%s/%d", round, i)
-				_, err := client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, agentIP(i))).Commit()
-				if err != nil {
-					return fmt.Errorf("create %s: %w", key, err)
-				}
-			}
-			return nil
-		})
-	}
-	err := group.Wait()
-	return time.Since(begin), err
-}
-
 // numbers are those below n, for whoever takes them first.
 func numbers(n int) <-chan int {
 	out := make(chan int, n)
@@ -227,7 +161,7 @@ func usedMemory() (memory, error) {
 	runtime.GC()
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	m := memory{Heap: stats.HeapAlloc}
+	m := memory{Heap: stats.HeapAlloc - headroom.Size}
 	data, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return m, fmt.Errorf("read this process's memory: %w", err)

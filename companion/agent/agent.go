@@ -83,6 +83,9 @@ type Agent struct {
 	// empty is since when overlays that are being deleted are seen without
 	// containers.
 	empty map[string]time.Time
+	// moved is which agent has which fixed address, as of the last pass or what
+	// came after it.
+	moved map[netip.Addr]netip.Addr
 	// unused is since when further subnets are seen without containers.
 	unused map[extra]time.Time
 	// routes are the host's own as of routesAt, manyRoutes that there are more.
@@ -171,6 +174,7 @@ func (a *Agent) pass(ctx context.Context) Pass {
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, passTimeout, fmt.Errorf("not done within %s", passTimeout))
 	defer cancel()
+	a.moved = a.Follower.Fixed()
 	view := a.Follower.View()
 	held, done, err := a.programmed(ctx, &view)
 	var overlaysErr error
@@ -222,6 +226,10 @@ func (a *Agent) programmed(ctx context.Context, view *peers.View) (*agentstate.H
 		}
 	}
 	done, err := a.Host.Program(ctx, held, known)
+	held, fixedErr := a.fixed(ctx, held, &done)
+	if text := errorText(fixedErr); a.said.news("fixed addresses", text) && fixedErr != nil {
+		a.Log.Warn("the fixed addresses are not as the coordinator has them", "error", fixedErr)
+	}
 	if a.knowsAll(view, held) {
 		err = errors.Join(err, a.retireDevices(view, held, &done))
 	}

@@ -45,18 +45,43 @@ func (a *Agent) Run(ctx context.Context) {
 		// Who repairs again and again is at odds with another program, and
 		// must not run a race with it.
 		repairing = streak(repairing, last.Repairs > 0)
-		select {
-		case <-ctx.Done():
+		news, ok := a.settle(ctx, rest(last.Took, repairing))
+		if !ok {
 			return
-		case <-time.After(rest(last.Took, repairing)):
 		}
-		var ok bool
+		if why = "the coordinator"; news {
+			continue
+		}
 		longest := pause(failures, a.Interval)
 		if a.draining() {
 			longest = min(longest, drainEvery)
 		}
 		if why, ok = a.wait(ctx, longest); !ok {
 			return
+		}
+	}
+}
+
+// settle is the pause after a pass; ok is false when ctx ends. news tells that
+// the coordinator has some, which only fixed addresses that move don't let wait.
+func (a *Agent) settle(ctx context.Context, pause time.Duration) (news, ok bool) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	changed := a.Follower.Changed()
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return news, false
+		case <-timer.C:
+			return news, true
+		case <-changed:
+			a.claim.next = time.Time{} // somebody answers
+			news = true
+			a.followMoves(ctx)
+			changed, again = nil, time.After(moveEvery)
+		case <-again:
+			changed, again = a.Follower.Changed(), nil
 		}
 	}
 }
@@ -115,6 +140,9 @@ func (a *Agent) wait(ctx context.Context, longest time.Duration) (why string, ok
 		case <-a.reporter.forgotten:
 			a.claim.done = false
 			return "the coordinator does not know this agent", true
+		case <-a.reporter.returned:
+			a.claim.done, a.claim.next = false, time.Time{}
+			return "the coordinator is back, and may have given a fixed address of ours away", true
 		case what := <-a.Watch.Changed():
 			return what, true
 		case <-look.C:

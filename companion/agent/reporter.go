@@ -22,7 +22,10 @@ type reporter struct {
 	latest chan report
 	// forgotten yields when the coordinator has no record of this agent.
 	forgotten chan struct{}
-	clients   clients
+	// returned yields when a report got through after others had not, and this
+	// agent has fixed addresses: they may be another's by now.
+	returned chan struct{}
+	clients  clients
 }
 
 type report struct {
@@ -34,7 +37,7 @@ type report struct {
 }
 
 func newReporter(a *Agent) *reporter {
-	return &reporter{agent: a, latest: make(chan report, 1), forgotten: make(chan struct{}, 1)}
+	return &reporter{agent: a, latest: make(chan report, 1), forgotten: make(chan struct{}, 1), returned: make(chan struct{}, 1)}
 }
 
 // tell hands over how this host is. Only one goroutine may call it.
@@ -70,6 +73,9 @@ func (r *reporter) run(ctx context.Context) {
 		}
 		err := r.send(ctx, now)
 		if err == nil {
+			if failures > 0 && r.agent.hasFixed() {
+				signal(r.returned)
+			}
 			sent, failures = now, 0
 		} else {
 			failures++
@@ -77,7 +83,15 @@ func (r *reporter) run(ctx context.Context) {
 		if text := errorText(err); said.news("report", text) && err != nil && ctx.Err() == nil {
 			r.agent.Log.Warn("the state of this host is not reported", "error", err)
 		}
-		timer.Reset(pause(failures, r.agent.Interval))
+		timer.Reset(r.agent.hurry(failures, pause(failures, r.agent.Interval)))
+	}
+}
+
+// signal makes c yield, unless it does already.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -90,10 +104,7 @@ func (r *reporter) send(ctx context.Context, now report) error {
 	defer cancel()
 	err = client.Report(ctx, now.ip, now.req)
 	if apiclient.IsCode(err, api.CodeNotFound) {
-		select {
-		case r.forgotten <- struct{}{}:
-		default: // it is known
-		}
+		signal(r.forgotten)
 	}
 	return err
 }

@@ -104,6 +104,21 @@ func (f *Follower) View() View {
 	return v
 }
 
+// Fixed says which agent has which fixed address. It costs less than View.
+func (f *Follower) Fixed() map[netip.Addr]netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := map[netip.Addr]netip.Addr{}
+	for ip, a := range f.agents {
+		for _, o := range a.Overlays {
+			for _, fixed := range o.Addresses {
+				out[fixed.IP] = ip
+			}
+		}
+	}
+	return out
+}
+
 // Run follows the stream that open gives until ctx ends. open is called for
 // each attempt, for this host's address may have changed.
 func (f *Follower) Run(ctx context.Context, open func() (Stream, error)) {
@@ -186,8 +201,16 @@ func (f *Follower) apply(e api.Event) error {
 			f.config, f.agents, f.next = f.next.config, f.next.agents, nil
 		}
 		f.synced, f.connected = true, true
+	case api.EventPing:
+		// Changes that are of no interest to agents have revisions, too: with
+		// an answer of that revision at hand, this picture is not an old one.
+		if f.next == nil && f.connected {
+			f.revision = max(f.revision, e.Revision)
+			f.resume = max(f.resume, e.Revision)
+		}
+		return nil
 	default:
-		// A ping, or what a later coordinator says beside.
+		// What a later coordinator says beside.
 		return nil
 	}
 	f.revision = max(f.revision, e.Revision)

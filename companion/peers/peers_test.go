@@ -108,3 +108,21 @@ func TestRunResumesWhereItWas(t *testing.T) {
 		t.Errorf("asked from %v", asked)
 	}
 }
+
+// TestPingsTellHowFarItIs: etcd's revision grows with heartbeats, of which the
+// stream tells nothing. Without that a picture would look older than an answer
+// of that revision, for as long as nothing else happens.
+func TestPingsTellHowFarItIs(t *testing.T) {
+	f := follower()
+	feed(t, f, api.Event{Type: api.EventSnapshot}, api.Event{Type: api.EventPing, Revision: 7})
+	if v := f.View(); v.Revision != 0 {
+		t.Errorf("a ping in a snapshot counts: %d", v.Revision)
+	}
+	feed(t, f, api.Event{Type: api.EventSynced, Revision: 3}, api.Event{Type: api.EventPing, Revision: 9}, api.Event{Type: api.EventPing, Revision: 8})
+	if v := f.View(); v.Revision != 9 {
+		t.Errorf("after a ping of revision 9 the picture is of %d", v.Revision)
+	}
+	if f.resume != 9 {
+		t.Errorf("it would resume after %d, though nothing up to 9 is missing", f.resume)
+	}
+}

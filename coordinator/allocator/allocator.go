@@ -25,6 +25,8 @@ type Pool struct {
 	space netip.Prefix
 	bits  int
 	hosts bool
+	// except is a part of space that is not handed out; zero for none.
+	except netip.Prefix
 
 	// cursor is at or below the lowest never-used unit; zero past the end.
 	// Spaces of IPv6 are too wide for a bitmap, and a scan from the start
@@ -33,6 +35,10 @@ type Pool struct {
 	used     map[netip.Prefix]struct{}
 	released map[netip.Prefix]time.Time
 	held     map[netip.Prefix]struct{}
+	// ahead is at or below the lowest unit that is neither known nor held; no
+	// more than the cursor means nothing. Without it, each of the claims that
+	// are under way together would pass over all units of those before it.
+	ahead netip.Prefix
 	// rest has every released unit, and some that no longer are: those are
 	// dropped when they come to the top.
 	rest restHeap
@@ -75,33 +81,44 @@ func New() *Pool {
 }
 
 // CutInto makes p hand out prefixes of the length bits out of space. A zero
-// space, or bits that do not fit, leave nothing to hand out.
-func (p *Pool) CutInto(space netip.Prefix, bits int) { p.shape(space, bits, false) }
+// space, or bits that do not fit, leave nothing to hand out. Nothing of except,
+// a part of space of whole units, is handed out; the zero Prefix is no part.
+func (p *Pool) CutInto(space netip.Prefix, bits int, except netip.Prefix) {
+	p.shape(space, bits, except, false)
+}
 
 // HostsOf makes p hand out the host addresses of space, as prefixes of full
 // length: all but the first, which names the network, and the last, which is
 // IPv4's broadcast address.
-func (p *Pool) HostsOf(space netip.Prefix) { p.shape(space, space.Addr().BitLen(), true) }
+func (p *Pool) HostsOf(space netip.Prefix) {
+	p.shape(space, space.Addr().BitLen(), netip.Prefix{}, true)
+}
 
-func (p *Pool) shape(space netip.Prefix, bits int, hosts bool) {
-	space = space.Masked()
-	if p.space == space && p.bits == bits && p.hosts == hosts {
+func (p *Pool) shape(space netip.Prefix, bits int, except netip.Prefix, hosts bool) {
+	space, except = space.Masked(), except.Masked()
+	if p.space == space && p.bits == bits && p.hosts == hosts && p.except == except {
 		return
 	}
-	p.space, p.bits, p.hosts = space, bits, hosts
+	p.space, p.bits, p.hosts, p.except = space, bits, hosts, except
 	p.cursor = netip.Prefix{}
 	if !space.IsValid() || bits < space.Bits() || bits > space.Addr().BitLen() {
 		p.space = netip.Prefix{}
 		return
 	}
+	p.ahead = netip.Prefix{}
 	first := netip.PrefixFrom(space.Addr(), bits)
 	if hosts {
 		first = following(first)
 	}
-	if p.fits(first) {
+	if p.excepted(first) {
+		first = p.next(first)
+	}
+	if first.IsValid() && p.fits(first) {
 		p.cursor = first
 	}
 }
+
+func (p *Pool) excepted(u netip.Prefix) bool { return p.except.IsValid() && p.except.Overlaps(u) }
 
 // Shaped tells whether p was told of a space that it can hand out units of.
 func (p *Pool) Shaped() bool { return p.space.IsValid() }
@@ -110,7 +127,7 @@ func (p *Pool) Shaped() bool { return p.space.IsValid() }
 func (p *Pool) Fits(u netip.Prefix) bool { return p.fits(u) }
 
 func (p *Pool) fits(u netip.Prefix) bool {
-	if !p.space.IsValid() || u.Bits() != p.bits || !p.space.Contains(u.Addr()) || u != u.Masked() {
+	if !p.space.IsValid() || u.Bits() != p.bits || !p.space.Contains(u.Addr()) || u != u.Masked() || p.excepted(u) {
 		return false
 	}
 	return !p.hosts || u.Addr() != p.space.Addr() && u.Addr() != netipx.PrefixLastIP(p.space)
@@ -118,7 +135,13 @@ func (p *Pool) fits(u netip.Prefix) bool {
 
 // next is the unit after u; zero when u is the last.
 func (p *Pool) next(u netip.Prefix) netip.Prefix {
-	if n := following(u); p.fits(n) {
+	n := following(u)
+	if p.excepted(n) {
+		if last := netipx.PrefixLastIP(p.except).Next(); last.IsValid() {
+			n = netip.PrefixFrom(last, u.Bits())
+		}
+	}
+	if p.fits(n) {
 		return n
 	}
 	return netip.Prefix{}
@@ -165,6 +188,14 @@ func (p *Pool) forgotten(u netip.Prefix) {
 	}
 	if !p.cursor.IsValid() || u.Addr().Less(p.cursor.Addr()) {
 		p.cursor = u
+	}
+	p.free(u)
+}
+
+// free has the search for a unit find u again.
+func (p *Pool) free(u netip.Prefix) {
+	if p.ahead.IsValid() && u.Addr().Less(p.ahead.Addr()) {
+		p.ahead = u
 	}
 }
 
@@ -220,6 +251,9 @@ func (p *Pool) Usage(now time.Time, quarantine time.Duration) Usage {
 	if p.hosts {
 		all = max(0, all-2)
 	}
+	if p.except.IsValid() {
+		all -= math.Ldexp(1, p.bits-p.except.Bits())
+	}
 	u.Free = max(0, all-float64(u.Leased)-float64(u.Resting))
 	return u
 }
@@ -240,7 +274,12 @@ func (p *Pool) Hold(now time.Time, quarantine time.Duration) (netip.Prefix, erro
 }
 
 // Drop ends a hold, whether or not its unit has come into use.
-func (p *Pool) Drop(u netip.Prefix) { delete(p.held, u) }
+func (p *Pool) Drop(u netip.Prefix) {
+	delete(p.held, u)
+	if !p.known(u) && p.fits(u) {
+		p.free(u)
+	}
+}
 
 func (p *Pool) neverUsed() netip.Prefix {
 	for p.cursor.IsValid() && p.known(p.cursor) {
@@ -248,8 +287,13 @@ func (p *Pool) neverUsed() netip.Prefix {
 	}
 	// The cursor stays at a unit that is merely held: its claim may fail, and
 	// then it is the lowest again.
-	for u := p.cursor; u.IsValid(); u = p.next(u) {
+	from := p.cursor
+	if from.IsValid() && p.ahead.IsValid() && from.Addr().Less(p.ahead.Addr()) {
+		from = p.ahead
+	}
+	for u := from; u.IsValid(); u = p.next(u) {
 		if _, held := p.held[u]; !held && !p.known(u) {
+			p.ahead = u
 			return u
 		}
 	}

@@ -17,7 +17,7 @@ func at(minutes int) time.Time {
 
 func subnets(space string, bits int) *Pool {
 	p := New()
-	p.CutInto(netip.MustParsePrefix(space), bits)
+	p.CutInto(netip.MustParsePrefix(space), bits, netip.Prefix{})
 	return p
 }
 
@@ -83,7 +83,7 @@ func TestUsage(t *testing.T) {
 	release(p, "9.0.2.0/24", at(11))
 	release(p, "9.0.3.0/26", at(11)) // of another cut
 	check(Usage{Leased: 1, Resting: 1, Free: 2})
-	p.CutInto(netip.Prefix{}, 0)
+	p.CutInto(netip.Prefix{}, 0, netip.Prefix{})
 	check(Usage{})
 	if got := hosts("44.128.0.0/29").Usage(at(0), quarantine); got != (Usage{Free: 6}) {
 		t.Errorf("hosts: %+v", got)
@@ -193,7 +193,7 @@ func TestShapeAfterUse(t *testing.T) {
 	p := New()
 	p.Use(netip.MustParsePrefix("10.0.0.0/24"))
 	p.Release(netip.MustParsePrefix("10.0.1.0/24"), at(0))
-	p.CutInto(netip.MustParsePrefix("10.0.0.0/16"), 24)
+	p.CutInto(netip.MustParsePrefix("10.0.0.0/16"), 24, netip.Prefix{})
 	if got := lease(t, p, at(0)); got != "10.0.2.0/24" {
 		t.Errorf("got %s", got)
 	}

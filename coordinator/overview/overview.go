@@ -172,7 +172,7 @@ func text(a *lease.Agent) string {
 	}
 	for _, o := range a.Overlays {
 		parts = append(parts, o.Name)
-		for _, p := range o.AllSubnets() {
+		for _, p := range o.Destinations() {
 			parts = append(parts, p.String())
 		}
 		if o.State.Error != "" {

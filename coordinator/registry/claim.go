@@ -26,28 +26,36 @@ const (
 // one transaction. Errors that the agent can do something about are
 // *api.Error; else the cause is ErrUnavailable or a fault.
 func (r *Registry) Claim(ctx context.Context, ip netip.Addr, req api.ClaimRequest) (api.ClaimResponse, error) {
-	return r.ClaimBy(ctx, ip, req, func(netip.Addr) error { return nil })
+	g, err := r.Grant(ctx, ip, req, func(netip.Addr) error { return nil })
+	return g.ClaimResponse, err
 }
 
-// ClaimBy is Claim by an agent that may not take over everything: mayMove says
+// Grant is Claim by an agent that may not take over everything: mayMove says
 // why not of a lease that its id has at another address. It is called with the
 // lock held, and has to be quick.
-func (r *Registry) ClaimBy(ctx context.Context, ip netip.Addr, req api.ClaimRequest, mayMove func(from netip.Addr) error) (api.ClaimResponse, error) {
+func (r *Registry) Grant(ctx context.Context, ip netip.Addr, req api.ClaimRequest, mayMove func(from netip.Addr) error) (Grant, error) {
 	if err := checkClaim(req); err != nil {
-		return api.ClaimResponse{}, err
+		return Grant{}, err
 	}
 	var n *network.Network
+	var encoded []byte
 	var deleting []string
-	p, rev, err := r.changeShared(ctx, fmt.Sprintf("claim for agent %s", ip), func(x *index) (*plan, error) {
+	p, rev, err := r.changeShared(ctx, "claim for agent "+ip.String(), func(x *index) (*plan, error) {
+		var err error
+		if encoded, err = x.networkJSON(); err != nil {
+			return nil, err
+		}
 		n, deleting = x.net, x.deleting()
 		c := claim{index: x, ip: ip, req: req, mayMove: mayMove, now: r.opts.Now(), quarantine: r.opts.Quarantine, ttl: r.opts.AliveTTL}
-		err := c.plan()
-		return &c.p, err
+		return &c.p, c.plan()
 	})
 	if err != nil {
-		return api.ClaimResponse{}, err
+		return Grant{}, err
 	}
-	return api.ClaimResponse{Agent: *p.agent, Network: *n, Deleting: deleting, Revision: rev}, nil
+	return Grant{
+		ClaimResponse: api.ClaimResponse{Agent: *p.agent, Network: *n, Deleting: deleting, Revision: rev},
+		record:        p.record, network: encoded,
+	}, nil
 }
 
 func checkClaim(req api.ClaimRequest) error {
@@ -339,13 +347,20 @@ func (c *claim) write(id idEntry) {
 		c.p.lease(c.index, u, c.ip)
 	}
 	for _, u := range c.moved {
+		if held, fixed := c.addresses[u.address()]; fixed {
+			held.Agent = c.ip
+			c.p.put(u.key, held.storedAddress)
+			continue
+		}
 		c.p.put(u.key, c.ip)
 	}
 	if id.ip != c.ip {
-		c.p.put(keyID(c.req.ID), c.ip)
+		c.p.putIP(keyID(c.req.ID), c.ip)
 	}
 	if here := c.agents[c.ip]; here == nil || !reflect.DeepEqual(here.Agent, c.a) {
-		c.p.put(keyAgent(c.ip), c.a)
+		c.p.record, c.p.writes = c.p.put(keyAgent(c.ip), c.a), true
+	} else {
+		c.p.record = here.record()
 	}
 	if _, silent := c.silent[c.ip]; silent {
 		c.p.remove(keySilent(c.ip))

@@ -2,7 +2,9 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"reflect"
 	"time"
 )
 
@@ -23,6 +25,30 @@ func (r *Registry) ReleaseGone(ctx context.Context, ip netip.Addr) error {
 	d := duty{ip: ip, seen: r.idx.mesos[ip], release: true}
 	r.mu.Unlock()
 	return r.releaseGone(ctx, d)
+}
+
+// Differs says what the index has otherwise than one that is loaded anew; ""
+// when there is nothing.
+func (r *Registry) Differs(ctx context.Context) (string, error) {
+	if err := r.catchUp(ctx); err != nil {
+		return "", err
+	}
+	x, err := r.load(ctx)
+	if err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ip, a := range x.agents {
+		have := r.idx.agents[ip]
+		if have == nil || have.rev != a.rev || string(have.line) != string(a.line) || !reflect.DeepEqual(have.Agent, a.Agent) {
+			return fmt.Sprintf("agent %s is %+v, and in etcd %s", ip, have, a.line), nil
+		}
+	}
+	if len(r.idx.agents) != len(x.agents) || len(r.idx.own) > 0 {
+		return fmt.Sprintf("there are %d agents, and in etcd %d; %d records are expected still", len(r.idx.agents), len(x.agents), len(r.idx.own)), nil
+	}
+	return "", nil
 }
 
 // Wait makes groups count as under way for d, so that a test can have calls

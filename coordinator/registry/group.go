@@ -49,7 +49,10 @@ type member struct {
 	ctx   context.Context
 	draft func(x *index) (*plan, error)
 	// left says that nobody waits for the verdict any more; Registry.mu.
-	left    bool
+	left bool
+	// early is the verdict of one that is committed, while the index does not
+	// have it yet; Registry.mu.
+	early   *verdict
 	verdict chan verdict
 }
 
@@ -59,9 +62,7 @@ type verdict struct {
 	plan    *plan
 	// rev is the revision at which the plan is true, or has lost.
 	rev int64
-	// indexed is closed when the index has what was written.
-	indexed <-chan struct{}
-	err     error
+	err error
 }
 
 type outcome int
@@ -91,8 +92,11 @@ func (r *Registry) share(ctx context.Context, draft func(x *index) (*plan, error
 		return v
 	case <-ctx.Done():
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		m.left = true
-		r.mu.Unlock()
+		if m.early != nil {
+			return *m.early
+		}
 		return verdict{outcome: hasFailed, err: ctx.Err()}
 	}
 }
@@ -129,7 +133,7 @@ func (r *Registry) runGroup(members []*member) {
 	defer over()
 	if len(t.members) > 0 {
 		defer time.AfterFunc(g.patience, over).Stop()
-		r.commitGroup(t)
+		r.commitGroup(t, over)
 	}
 }
 
@@ -150,9 +154,11 @@ type together struct {
 // assemble drafts the plans of members and puts together those that fit; the
 // rest is for the next group.
 func (r *Registry) assemble(members []*member) (t *together, rest []*member) {
-	t = &together{cmps: map[string]int64{}, written: map[string]bool{}}
+	// A claim of a new agent has 8 comparisons, and writes 4 keys.
+	t = &together{cmps: make(map[string]int64, 8*len(members)), written: make(map[string]bool, 4*len(members))}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer func() { t.expect(r.idx) }()
 	for i, m := range members {
 		if m.left || m.ctx.Err() != nil {
 			continue
@@ -246,13 +252,19 @@ func (t *together) whole() *plan {
 
 // commitGroup commits a group and tells its members what became of it. It has
 // its own deadline, the last of its members': one that leaves takes nothing
-// from the others.
-func (r *Registry) commitGroup(t *together) {
+// from the others. over is called when etcd has answered.
+func (r *Registry) commitGroup(t *together, over func()) {
 	ctx, cancel := context.WithDeadline(context.Background(), t.deadline)
 	defer cancel()
 	p := t.whole()
 	ok, rev, err := r.commit(ctx, p)
+	over()
 	v := verdict{rev: rev}
+	if err != nil || !ok {
+		r.mu.Lock()
+		t.forgo(r.idx)
+		r.mu.Unlock()
+	}
 	switch {
 	case refusedWhole(err):
 		r.drop(p.holds)
@@ -264,7 +276,7 @@ func (r *Registry) commitGroup(t *together) {
 		v = verdict{outcome: hasFailed, err: err}
 	case ok:
 		v.outcome = isCommitted
-		v.indexed = r.settleAt(rev, p)
+		r.settleGroup(ctx, t, p, v)
 	default:
 		// Whose comparison failed is not known: each tries by itself.
 		r.lost(p.holds)
@@ -280,6 +292,22 @@ func (r *Registry) commitGroup(t *together) {
 	}
 	for _, m := range t.later {
 		m.verdict <- after
+	}
+}
+
+// settleGroup waits until the index has what t's plan p wrote, once for all
+// members. Those that can't wait as long learn that they are committed.
+func (r *Registry) settleGroup(ctx context.Context, t *together, p *plan, v verdict) {
+	r.mu.Lock()
+	for i, m := range t.members {
+		early := v
+		early.plan = t.plans[i]
+		m.early = &early
+	}
+	r.mu.Unlock()
+	indexed := r.settleAt(v.rev, p)
+	if len(p.ops) > 0 {
+		awaitIndex(ctx, indexed)
 	}
 }
 
@@ -307,9 +335,6 @@ func (r *Registry) changeShared(ctx context.Context, what string, draft func(x *
 	v := r.share(ctx, draft)
 	switch v.outcome {
 	case isCommitted:
-		if len(v.plan.ops) > 0 {
-			awaitIndex(ctx, v.indexed)
-		}
 		return v.plan, v.rev, nil
 	case hasFailed:
 		return nil, 0, fmt.Errorf("%s: %w: %w", what, ErrUnavailable, v.err)

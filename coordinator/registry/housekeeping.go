@@ -20,7 +20,7 @@ const (
 // that are drained, and agents that were silent for too long. Every
 // coordinator does it; that two do it at once does no harm.
 func (r *Registry) keepHouse(ctx context.Context) {
-	ticker := time.NewTicker(min(max(r.opts.AliveTTL/4, minChores), maxChores))
+	ticker := time.NewTicker(r.choresEvery())
 	defer ticker.Stop()
 	for {
 		chores := []func(context.Context) error{r.finishDeletes}
@@ -41,6 +41,11 @@ func (r *Registry) keepHouse(ctx context.Context) {
 			r.opts.Log.Warn("housekeeping is not done, and tried again", "error", err)
 		}
 	}
+}
+
+// choresEvery is the time between two rounds.
+func (r *Registry) choresEvery() time.Duration {
+	return min(max(r.opts.AliveTTL/4, minChores), maxChores)
 }
 
 // wakeHousekeeping makes it look at once whether an overlay is drained.

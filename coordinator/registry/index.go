@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -26,9 +27,13 @@ type index struct {
 	baseRev  int64
 	overlays map[string]overlayEntry
 	// net is base with the overlays in order; made anew when either changes.
-	net *network.Network
+	// netJSON is that as JSON, from when it is asked for first.
+	net     *network.Network
+	netJSON []byte
 
 	agents map[netip.Addr]*agentEntry
+	// own are records that this coordinator is about to write.
+	own map[netip.Addr]ownRecord
 	// byIP has the same agents in order.
 	byIP *tree
 	// seenChange is the revision of the last change of an agent's record or
@@ -40,6 +45,10 @@ type index struct {
 	mesos      map[netip.Addr]mesosEntry
 	pools      map[poolID]*allocator.Pool
 	released   map[string]int64 // key below released/ to its revision
+	// addresses are the fixed ones that are held, reserved those that are kept
+	// for who carries a label.
+	addresses map[addressID]addressEntry
+	reserved  map[addressID]reservedEntry
 	// deleted are overlays that were, and since when they are not.
 	deleted map[string]time.Time
 	// cluster is etcd's own id, and store what was drawn for this prefix.
@@ -90,6 +99,7 @@ func newIndex() *index {
 		overlays: map[string]overlayEntry{},
 		net:      &network.Network{},
 		agents:   map[netip.Addr]*agentEntry{},
+		own:      map[netip.Addr]ownRecord{},
 		byIP:     newTree(),
 		ids:      map[string]idEntry{},
 		alive:    map[netip.Addr]aliveEntry{},
@@ -98,6 +108,9 @@ func newIndex() *index {
 		deleted:  map[string]time.Time{},
 		pools:    map[poolID]*allocator.Pool{},
 		released: map[string]int64{},
+
+		addresses: map[addressID]addressEntry{},
+		reserved:  map[addressID]reservedEntry{},
 	}
 }
 
@@ -141,6 +154,10 @@ func (x *index) apply(kv keyValue) (*api.Event, error) {
 		return nil, x.applyUsed(dir == dirVTEPs, rest, kv)
 	case dirReleasedVTEPs, dirReleasedSubnets:
 		return nil, x.applyReleased(dir == dirReleasedVTEPs, rest, kv)
+	case dirAddresses:
+		return nil, x.applyAddress(rest, kv)
+	case dirReservations:
+		return nil, x.applyReservation(rest, kv)
 	}
 	// A key of a later version: not ours to judge.
 	return nil, nil
@@ -150,7 +167,7 @@ func splitKey(key string) (dir, rest string) {
 	if key == keyNetwork || key == keyEpoch {
 		return key, ""
 	}
-	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirMesos, dirDeleted} {
+	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirMesos, dirDeleted, dirAddresses, dirReservations} {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return dir, rest
 		}
@@ -197,8 +214,8 @@ func (x *index) applyOverlay(name string, kv keyValue) (*api.Event, error) {
 		x.overlays[name] = overlayEntry{storedOverlay: o, rev: kv.rev}
 	}
 	x.seenChange = kv.rev
-	x.pool(poolID{overlay: name}).CutInto(o.Subnet, o.Prefix)
-	x.pool(poolID{overlay: name, v6: true}).CutInto(o.Subnet6, o.Prefix6)
+	x.pool(poolID{overlay: name}).CutInto(o.Subnet, o.Prefix, o.StaticSubnet)
+	x.pool(poolID{overlay: name, v6: true}).CutInto(o.Subnet6, o.Prefix6, o.StaticSubnet6)
 	x.assemble()
 	return &api.Event{Type: api.EventNetwork}, nil
 }
@@ -219,7 +236,7 @@ func (x *index) assemble() {
 	for _, o := range entries {
 		n.Overlays = append(n.Overlays, o.Overlay)
 	}
-	x.net = &n
+	x.net, x.netJSON = &n, nil
 }
 
 func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
@@ -237,19 +254,29 @@ func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
 		x.seenChange = kv.rev
 		return &api.Event{Type: api.EventDelete, IP: ip}, nil
 	}
-	a, err := decode[lease.Agent](kv)
-	if err != nil {
-		return nil, err
-	}
-	a.IP = ip
-	e, err := newEntry(&a, kv.rev)
+	e, err := x.entry(ip, kv)
 	if err != nil {
 		return nil, err
 	}
 	x.agents[ip] = e
 	x.byIP.ReplaceOrInsert(e)
 	x.seenChange = kv.rev
-	return &api.Event{Type: api.EventSet, Agent: &a}, nil
+	return &api.Event{Type: api.EventSet, Agent: e.Agent}, nil
+}
+
+// entry is the agent at ip, as kv has it.
+func (x *index) entry(ip netip.Addr, kv keyValue) (*agentEntry, error) {
+	own, ok := x.own[ip]
+	delete(x.own, ip)
+	if ok && bytes.Equal(own.record, kv.value) {
+		return entryOf(own.agent, own.record, kv.rev), nil
+	}
+	a, err := decode[lease.Agent](kv)
+	if err != nil {
+		return nil, err
+	}
+	a.IP = ip
+	return newEntry(&a, kv.rev)
 }
 
 func (x *index) applyID(id string, kv keyValue) error {

@@ -27,6 +27,8 @@ const (
 	dirMesos           = prefix + "mesos/"
 	dirDeleted         = prefix + "deleted-overlays/"
 	dirImports         = prefix + "imports/"
+	dirAddresses       = prefix + "addresses/"
+	dirReservations    = prefix + "reservations/"
 	keyEpoch           = prefix + "epoch"
 )
 
@@ -62,8 +64,9 @@ type storedTime struct {
 	Since time.Time `json:"since"`
 }
 
-// unit is something leased: a VTEP address or a subnet, with the key that
-// makes it unique and the key under which it rests when it is released.
+// unit is something leased: a VTEP address, a subnet or a fixed address, with
+// the key that makes it unique and the key under which it rests when it is
+// released; a fixed address, which goes where its container goes, rests nowhere.
 type unit struct {
 	pool    poolID
 	prefix  netip.Prefix

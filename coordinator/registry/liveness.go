@@ -89,7 +89,7 @@ func (r *Registry) silences() []silence {
 		// Nobody can report now, or could while this process was halted.
 		clear(r.quiet)
 	}
-	r.looked = time.Now()
+	r.lookClearly()
 	if !r.following {
 		return nil
 	}

@@ -84,6 +84,9 @@ func (x *index) planOverlay(o network.Overlay, now time.Time, quarantine time.Du
 		}
 		p.noneBelow(dirSubnetsOf(o.Name))
 	}
+	if err := x.mayFix(p, stored.Overlay, o, now, quarantine); err != nil {
+		return nil, err
+	}
 	if o.IsEnabled() && (moves || !stored.IsEnabled()) {
 		if err := x.routedByHosts(o); err != nil {
 			return nil, err
@@ -283,7 +286,7 @@ func (p *plan) strip(x *index, ip netip.Addr, overlay string, now time.Time) {
 		return
 	}
 	c := a.Clone()
-	p.free(subnetUnits(c.Overlay(overlay)), now)
+	p.free(overlayUnits(c.Overlay(overlay)), now)
 	c.Overlays = slices.DeleteFunc(c.Overlays, func(o lease.Overlay) bool { return o.Name == overlay })
 	p.put(keyAgent(ip), c)
 }
@@ -301,6 +304,7 @@ func (r *Registry) removeDrained(ctx context.Context, name string) (gone bool, e
 		}
 		gone = true
 		p.noneBelow(dirSubnetsOf(name))
+		p.removeBelow(dirReservationsOf(name))
 		p.remove(keyOverlay(name))
 		p.put(keyDeleted(name), storedTime{Since: r.opts.Now().UTC()})
 		p.put(keyNetwork, x.base)

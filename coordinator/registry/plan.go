@@ -25,8 +25,12 @@ type plan struct {
 	cmps  []condition
 	ops   []clientv3.Op
 	holds []hold
-	// agent is the record as it is after the transaction.
-	agent *lease.Agent
+	// agent is the record as it is after the transaction, and record is that
+	// as JSON.
+	agent  *lease.Agent
+	record []byte
+	// writes says that record is among ops.
+	writes bool
 	// read is what a plan without writes reads instead: a transaction of
 	// comparisons alone would be answered from a member's own, perhaps old,
 	// state.
@@ -37,14 +41,19 @@ type plan struct {
 }
 
 // condition is a comparison: key is at revision rev, 0 for absent; or, where
-// below is true, there is no key that begins with it.
+// below is true, there is no key that begins with it; or, where quiet is, none
+// of those that begin with it has changed since rev.
 type condition struct {
 	key   string
 	rev   int64
 	below bool
+	quiet bool
 }
 
 func (c condition) cmp() clientv3.Cmp {
+	if c.quiet {
+		return clientv3.Compare(clientv3.ModRevision(c.key), "<", c.rev+1).WithPrefix()
+	}
 	if c.below {
 		// Etcd compares a range key by key, and one without keys as a key
 		// that was never created.
@@ -55,7 +64,7 @@ func (c condition) cmp() clientv3.Cmp {
 
 // shareable tells whether all that p depends on are single keys.
 func (p *plan) shareable() bool {
-	return !slices.ContainsFunc(p.cmps, func(c condition) bool { return c.below })
+	return !slices.ContainsFunc(p.cmps, func(c condition) bool { return c.below || c.quiet })
 }
 
 // hold is a unit kept from other calls until the transaction has ended.
@@ -71,14 +80,24 @@ func (p *plan) unchanged(key string, rev int64) {
 	p.cmps = append(p.cmps, condition{key: key, rev: rev})
 }
 
-func (p *plan) put(key string, value any, opts ...clientv3.OpOption) {
+// put writes value as JSON, which it returns.
+func (p *plan) put(key string, value any, opts ...clientv3.OpOption) []byte {
 	b, err := json.Marshal(value)
 	if err != nil {
 		p.err = fmt.Errorf("encode %s: %w", key, err)
-		return
+		return nil
 	}
 	p.size += len(key) + len(b)
 	p.ops = append(p.ops, clientv3.OpPut(key, string(b), opts...))
+	return b
+}
+
+// putIP writes ip, as put would: most of what a claim writes are addresses,
+// and for these the way through reflection is long.
+func (p *plan) putIP(key string, ip netip.Addr) {
+	text := `"` + ip.String() + `"`
+	p.size += len(key) + len(text)
+	p.ops = append(p.ops, clientv3.OpPut(key, text))
 }
 
 func (p *plan) remove(key string) { p.ops = append(p.ops, clientv3.OpDelete(key)) }
@@ -86,13 +105,24 @@ func (p *plan) remove(key string) { p.ops = append(p.ops, clientv3.OpDelete(key)
 // noneBelow makes the plan hold only while there is no key below dir.
 func (p *plan) noneBelow(dir string) { p.cmps = append(p.cmps, condition{key: dir, below: true}) }
 
+// quietBelow makes the plan hold only while no key below dir has changed since
+// revision rev. One that was removed counts for nothing.
+func (p *plan) quietBelow(dir string, rev int64) {
+	p.cmps = append(p.cmps, condition{key: dir, rev: rev, quiet: true})
+}
+
+// removeBelow removes all keys below dir.
+func (p *plan) removeBelow(dir string) {
+	p.ops = append(p.ops, clientv3.OpDelete(dir, clientv3.WithPrefix()))
+}
+
 // lease takes u, of which nobody may have become the owner meanwhile, for the
 // agent at ip.
 func (p *plan) lease(x *index, u unit, ip netip.Addr) {
 	p.unchanged(u.key, 0)
 	rest := x.released[u.restKey]
 	p.unchanged(u.restKey, rest)
-	p.put(u.key, ip)
+	p.putIP(u.key, ip)
 	if rest != 0 {
 		p.remove(u.restKey)
 	}
@@ -101,7 +131,9 @@ func (p *plan) lease(x *index, u unit, ip netip.Addr) {
 // free lets units go to rest.
 func (p *plan) free(us []unit, now time.Time) {
 	for _, u := range us {
-		p.put(u.restKey, storedTime{Since: now.UTC()})
+		if u.restKey != "" {
+			p.put(u.restKey, storedTime{Since: now.UTC()})
+		}
 		p.remove(u.key)
 	}
 }
@@ -124,11 +156,14 @@ func (p *plan) forgetID(a *lease.Agent) {
 	}
 }
 
-// subnetUnits are those of one overlay.
-func subnetUnits(o *lease.Overlay) []unit {
+// overlayUnits are those of one overlay.
+func overlayUnits(o *lease.Overlay) []unit {
 	var us []unit
 	for _, s := range o.AllSubnets() {
 		us = append(us, subnetUnit(o.Name, s))
+	}
+	for _, a := range o.Addresses {
+		us = append(us, addressUnit(addressID{o.Name, a.IP}))
 	}
 	return us
 }
@@ -142,7 +177,7 @@ func units(a *lease.Agent) []unit {
 		}
 	}
 	for i := range a.Overlays {
-		us = append(us, subnetUnits(&a.Overlays[i])...)
+		us = append(us, overlayUnits(&a.Overlays[i])...)
 	}
 	return us
 }

@@ -109,7 +109,10 @@ type Registry struct {
 	// looked is when quiet was brought up to date last. It is not of
 	// Options.Now, since it is to show when this process did not run.
 	looked time.Time
-	fresh  freshness
+	// clear is since when agents could report without a break, as far as this
+	// coordinator saw; zero while they can't. It is not of Options.Now either.
+	clear time.Time
+	fresh freshness
 	// conflicts counts the transactions that lost a race.
 	conflicts int64
 	// lostWatches counts the watches that broke.

@@ -153,6 +153,9 @@ func overlayDifferences(stored overlayEntry, want network.Overlay) []string {
 		{"docker_prefix", stored.DockerPrefix, want.DockerPrefix},
 		{"docker_prefix6", stored.DockerPrefix6, want.DockerPrefix6},
 		{"isolated", stored.Isolated, want.Isolated},
+		{"static_subnet", stored.StaticSubnet, want.StaticSubnet},
+		{"static_subnet6", stored.StaticSubnet6, want.StaticSubnet6},
+		{"static_takeover", stored.Takeover(), want.Takeover()},
 	})
 }
 

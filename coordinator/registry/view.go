@@ -40,9 +40,14 @@ func newEntry(a *lease.Agent, rev int64) (*agentEntry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode agent %s: %w", a.IP, err)
 	}
+	return entryOf(a, record, rev), nil
+}
+
+// entryOf is a, which is record as JSON, as it is stored at revision rev.
+func entryOf(a *lease.Agent, record []byte, rev int64) *agentEntry {
 	line := make([]byte, 0, len(setLine)+len(record)+len(lineEnd))
 	line = append(append(append(line, setLine...), record...), lineEnd...)
-	return &agentEntry{Agent: a, rev: rev, line: line}, nil
+	return &agentEntry{Agent: a, rev: rev, line: line}
 }
 
 // record is the agent as JSON.

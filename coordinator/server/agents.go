@@ -7,36 +7,44 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/dcos/dcos-overlay/coordinator/registry"
 	"github.com/dcos/dcos-overlay/coordinator/rights"
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/masterstate"
 )
 
+// answerSize is what the answer to a claim of few overlays takes, in bytes.
+const answerSize = 2048
+
 func (s *Server) claim(w http.ResponseWriter, r *http.Request) error {
 	begin := time.Now()
-	resp, err := s.doClaim(r)
+	grant, err := s.doClaim(r)
 	s.metrics.claimed(time.Since(begin), err)
 	if err != nil {
 		return err
 	}
-	s.write(w, http.StatusOK, resp)
+	body, err := grant.AppendJSON(make([]byte, 0, answerSize))
+	if err != nil {
+		return err
+	}
+	s.writeJSON(w, http.StatusOK, body)
 	return nil
 }
 
-func (s *Server) doClaim(r *http.Request) (api.ClaimResponse, error) {
+func (s *Server) doClaim(r *http.Request) (registry.Grant, error) {
 	ip, err := agentIP(r)
 	if err != nil {
-		return api.ClaimResponse{}, err
+		return registry.Grant{}, err
 	}
 	var req api.ClaimRequest
 	if err := read(r, &req); err != nil {
-		return api.ClaimResponse{}, err
+		return registry.Grant{}, err
 	}
 	ctx, cancel := bounded(r)
 	defer cancel()
 	caller, _ := r.Context().Value(callerKey{}).(rights.Caller)
-	return s.registry.ClaimBy(ctx, ip, req, caller.MayMoveFrom)
+	return s.registry.Grant(ctx, ip, req, caller.MayMoveFrom)
 }
 
 func (s *Server) release(w http.ResponseWriter, r *http.Request) error {

@@ -114,6 +114,11 @@ func (s *Server) write(w http.ResponseWriter, status int, v any) {
 		s.log.Error("an answer can't be encoded", "error", err)
 		status, body = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","message":"the coordinator failed: its log says why"}}`)
 	}
+	s.writeJSON(w, status, body)
+}
+
+// writeJSON answers with body, which is one value in JSON.
+func (s *Server) writeJSON(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	// A caller that does not take its answer has gone away.

@@ -23,6 +23,14 @@ const (
 	PathLease = "/v1/agents/{ip}/lease"
 	// PathStatus is the path of one agent's status, with {ip} to be filled in.
 	PathStatus = "/v1/agents/{ip}/status"
+	// PathAddress is the path of one fixed address of one agent.
+	PathAddress = "/v1/agents/{ip}/addresses/{overlay}/{address}"
+	// PathAddresses lists the fixed addresses of an overlay that are held.
+	PathAddresses = "/v1/overlays/{name}/addresses"
+	// PathReservations lists those that are kept for who carries a label, and
+	// PathReservation is one of them.
+	PathReservations = "/v1/overlays/{name}/reservations"
+	PathReservation  = "/v1/overlays/{name}/reservations/{address}"
 	// PathImport takes a state of DC/OS's.
 	PathImport = "/v1/import"
 )

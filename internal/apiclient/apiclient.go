@@ -72,6 +72,9 @@ type Client struct {
 	http    *http.Client
 	// used is what http was made with.
 	used *tlsfile.Identity
+	// age and stale are what Age tells.
+	age   time.Duration
+	stale bool
 }
 
 // New reads the TLS files, if any; it connects to nothing.
@@ -129,6 +132,21 @@ func (c *Client) ReleaseSubnet(ctx context.Context, ip netip.Addr, overlay strin
 // held is success.
 func (c *Client) ReleaseOverlay(ctx context.Context, ip netip.Addr, overlay string) error {
 	return c.call(ctx, http.MethodDelete, fill(api.PathLease, ip)+"?"+url.Values{"overlay": {overlay}}.Encode(), nil, nil)
+}
+
+// ClaimAddress asks for a fixed address of the overlay for a container of the
+// agent at ip.
+func (c *Client) ClaimAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, req api.AddressRequest) (api.ClaimResponse, error) {
+	var out api.ClaimResponse
+	err := c.call(ctx, http.MethodPut, fillAddress(ip, overlay, addr), req, &out)
+	return out, err
+}
+
+// ReleaseAddress gives a fixed address of that container back. One that it does
+// not hold is success.
+func (c *Client) ReleaseAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, container, ifName string) error {
+	query := url.Values{"container": {container}, "ifname": {ifName}}
+	return c.call(ctx, http.MethodDelete, fillAddress(ip, overlay, addr)+"?"+query.Encode(), nil, nil)
 }
 
 // Report tells the coordinator the agent's own word on its overlays.
@@ -193,6 +211,12 @@ func fill(path string, ip netip.Addr) string {
 	return strings.Replace(path, "{ip}", url.PathEscape(ip.String()), 1)
 }
 
+func fillAddress(ip netip.Addr, overlay string, addr netip.Addr) string {
+	return strings.NewReplacer(
+		"{ip}", url.PathEscape(ip.String()), "{overlay}", url.PathEscape(overlay), "{address}", url.PathEscape(addr.String()),
+	).Replace(api.PathAddress)
+}
+
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -227,6 +251,7 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 		resp, err := c.try(ctx, method, base+path, body)
 		if err == nil {
 			c.prefer(base)
+			c.noteAge(resp.Header)
 			return resp, nil
 		}
 		var refused *api.Error

@@ -47,6 +47,8 @@ type Conf struct {
 	// MesosAddresses are Addresses if only Mesos's NetworkInfo has them, which
 	// no other plugin reads.
 	MesosAddresses []netip.Addr
+	// Labels are the container's, each "key" or "key=value".
+	Labels []string
 	// MAC was asked for by the runtime; nil means one made of the address.
 	MAC *network.MAC
 
@@ -85,10 +87,12 @@ type wishes struct {
 					IPAddress string `json:"ip_address"`
 				} `json:"ip_addresses"`
 				PortMappings []mesosPort `json:"port_mappings"`
+				Labels       labels      `json:"labels"`
 			} `json:"network_info"`
 		} `json:"org.apache.mesos"`
 		CNI struct {
-			IPs []string `json:"ips"`
+			IPs    []string `json:"ips"`
+			Labels labels   `json:"labels"`
 		} `json:"cni"`
 	} `json:"args"`
 	RuntimeConfig struct {
@@ -233,8 +237,11 @@ func (c *Conf) fill(w *wishes, cniArgs string) (errs []error) {
 			asked = append(asked, strings.Split(value, ",")...)
 		case "MAC":
 			mac = first(mac, value)
+		case "LABEL":
+			c.Labels = append(c.Labels, strings.Split(value, ",")...)
 		}
 	}
+	c.Labels = slices.Concat(c.Labels, w.Args.Mesos.NetworkInfo.Labels, w.Args.CNI.Labels)
 	onlyMesos := len(asked) == 0
 	for _, a := range w.Args.Mesos.NetworkInfo.IPAddresses {
 		if a.IPAddress != "" {

@@ -57,6 +57,22 @@ func TestRequestedAddresses(t *testing.T) {
 	}
 }
 
+func TestLabels(t *testing.T) {
+	for _, tt := range []struct{ conf, args, want string }{
+		{`{"name":"dcos","args":{"org.apache.mesos":{"network_info":{"labels":{"labels":[{"key":"role","value":"db"},{"key":"x"}]}}}}}`, "", "role=db x"},
+		{`{"name":"dcos","args":{"cni":{"labels":[{"key":"role","value":"db"},{"key":"x"}]}}}`, "", "role=db x"},
+		{`{"name":"dcos"}`, "LABEL=role=db,x", "role=db x"},
+		{`{"name":"dcos","args":{"cni":{"labels":{"role":"db"}}}}`, "", ""},
+		{`{"name":"dcos","args":{"cni":{"labels":"role=db"}}}`, "", ""},
+		{`{"name":"dcos"}`, "", ""},
+	} {
+		c, err := Parse([]byte(tt.conf), tt.args)
+		if err != nil || strings.Join(c.Labels, " ") != tt.want {
+			t.Errorf("%s %s: got %+v, %v", tt.conf, tt.args, c, err)
+		}
+	}
+}
+
 func TestMAC(t *testing.T) {
 	c, err := Parse([]byte(`{"name":"dcos","runtimeConfig":{"mac":"02:00:00:00:00:01"}}`), "MAC=02:00:00:00:00:02")
 	if err != nil || c.MAC.String() != "02:00:00:00:00:01" {

@@ -174,8 +174,7 @@ func PeersOf(self netip.Addr, agents []lease.Agent) Peers {
 				out.Neighs[vtep.Addr()] = a.VTEP.MAC
 			}
 			for _, o := range a.Overlays {
-				for _, subnet := range o.AllSubnets() {
-					subnet = subnet.Masked()
+				for _, subnet := range o.Destinations() {
 					if subnet.Addr().Is4() != vtep.Addr().Is4() || !take(c.subnets, subnet) {
 						continue
 					}

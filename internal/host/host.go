@@ -71,6 +71,11 @@ func (h *Host) claim(ctx context.Context, client Coordinator, ip netip.Addr, req
 	if err != nil {
 		return nil, err
 	}
+	return h.keep(resp)
+}
+
+// keep makes the coordinator's answer this agent's lease. It needs the lock.
+func (h *Host) keep(resp api.ClaimResponse) (*agentstate.Held, error) {
 	held := &agentstate.Held{Agent: resp.Agent, Network: resp.Network, Deleting: resp.Deleting, Revision: resp.Revision}
 	if err := h.Dir.Save(held); err != nil {
 		return nil, &unkeptError{held, err}
@@ -179,6 +184,7 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	if devicesErr != nil && errors.Is(peersErr, kernel.ErrNoDevice) {
 		peersErr = nil // that there is no VTEP is said already
 	}
+	h.fixed(ctx, k, held, &done)
 	rulesErr := h.rules(ctx, &done)
 	if err := errors.Join(devicesErr, forwardErr, peersErr, rulesErr); err != nil {
 		return done, err

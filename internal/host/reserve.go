@@ -21,7 +21,7 @@ import (
 // on with that.
 func (h *Host) Reserve(ctx context.Context, held *agentstate.Held, overlay string, owner ipam.Owner, home *ipam.Home, requested []netip.Addr) ([]ipam.Address, error) {
 	for {
-		pool, _ := h.Pool(held, overlay)
+		pool := h.poolFor(held, overlay, home)
 		addrs, err := pool.Reserve(ctx, owner, home, requested)
 		var full *ipam.ExhaustedError
 		if errors.As(err, &full) {
@@ -36,7 +36,7 @@ func (h *Host) Reserve(ctx context.Context, held *agentstate.Held, overlay strin
 		// we had read the lease.
 		now, err := h.Dir.Held()
 		if err == nil {
-			if pool, _ := h.Pool(now, overlay); all(addrs, pool.Contains) {
+			if pool := h.poolFor(now, overlay, home); all(addrs, pool.Contains) {
 				return addrs, nil
 			}
 		}

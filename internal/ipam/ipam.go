@@ -24,6 +24,10 @@ type Pool struct {
 	Overlay string
 	// V4 and V6 are the leased ranges; a family without any is left out.
 	V4, V6 lease.Side
+	// Fixed are the ranges of fixed addresses, of both families. An address of
+	// theirs is reserved if it is asked for; that it is this agent's to give
+	// is for the caller to see to.
+	Fixed []netip.Prefix
 	// Unleased counts the overlay's subnets for agents that no agent holds, and
 	// all of them, as far as this agent knows; ok is false where it does not.
 	// It is called when the pool is exhausted, and may be nil.
@@ -154,8 +158,8 @@ func (p Pool) checkRequested(requested []netip.Addr) error {
 		if r.Is6() {
 			side, i = p.V6, 1
 		}
-		if !contains(side, r) {
-			return &RequestError{p.Overlay, r, fmt.Sprintf("this agent's addresses are of %v", append(append(lease.Side{}, p.V4...), p.V6...))}
+		if !contains(side, r) && (!contains(p.Fixed, r) || len(side) == 0) {
+			return &RequestError{p.Overlay, r, p.possible()}
 		}
 		if families[i] {
 			return &RequestError{p.Overlay, r, "one address of each family is all that a container gets"}
@@ -165,8 +169,19 @@ func (p Pool) checkRequested(requested []netip.Addr) error {
 	return nil
 }
 
+// possible says which addresses can be asked for.
+func (p Pool) possible() string {
+	text := fmt.Sprintf("this agent's addresses are of %v", append(append(lease.Side{}, p.V4...), p.V6...))
+	if len(p.Fixed) > 0 {
+		text += fmt.Sprintf(", and fixed addresses, on any agent, are of %v", p.Fixed)
+	}
+	return text
+}
+
 // Contains tells whether a is of the pool's ranges.
-func (p Pool) Contains(a netip.Addr) bool { return contains(p.V4, a) || contains(p.V6, a) }
+func (p Pool) Contains(a netip.Addr) bool {
+	return contains(p.V4, a) || contains(p.V6, a) || contains(p.Fixed, a)
+}
 
 func contains(side lease.Side, a netip.Addr) bool {
 	for _, p := range side {
@@ -183,6 +198,9 @@ func contains(side lease.Side, a netip.Addr) bool {
 func (p Pool) reserveOne(s *store, rangeID int, side lease.Side, owner Owner, requested []netip.Addr) (Address, error) {
 	for _, r := range requested {
 		k := slices.IndexFunc(side, func(subnet netip.Prefix) bool { return subnet.Contains(r) })
+		if k < 0 && r.Is4() == side[0].Addr().Is4() && contains(p.Fixed, r) {
+			return p.reserveFixed(s, side[0], owner, r)
+		}
 		if k < 0 {
 			continue
 		}
@@ -206,6 +224,28 @@ func (p Pool) reserveOne(s *store, rangeID int, side lease.Side, owner Owner, re
 		return Address{}, failed
 	}
 	return Address{}, p.exhausted(s, side)
+}
+
+// reserveFixed takes a fixed address, by itself: the container reaches the
+// gateway of its agent's first subnet on its link.
+func (p Pool) reserveFixed(s *store, first netip.Prefix, owner Owner, want netip.Addr) (Address, error) {
+	if reason := p.unfit(s, nil, want); reason != "" {
+		return Address{}, &RequestError{p.Overlay, want, reason + " on this agent"}
+	}
+	// Round-robin goes on as it was: the mark is of no range.
+	got, err := s.Reserve(owner.ContainerID, owner.IfName, want.AsSlice(), "fixed")
+	if err != nil || !got {
+		return Address{}, fmt.Errorf("overlay %s: reserve the fixed address %s: %w", p.Overlay, want, errors.Join(err, errTaken(got)))
+	}
+	return Address{Prefix: netip.PrefixFrom(want, want.BitLen()), Gateway: network.Gateway(first).Addr()}, nil
+}
+
+// errTaken is why nothing was reserved though nobody seemed to have it.
+func errTaken(got bool) error {
+	if got {
+		return nil
+	}
+	return errors.New("something is in its place in the store")
 }
 
 // families is how many address families there are: the store keeps for each

@@ -3,6 +3,7 @@ package ipam
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -94,6 +95,32 @@ func TestRequestedAddress(t *testing.T) {
 	}
 	if held, _ := p.Held(t.Context(), owner("b")); len(held) != 0 {
 		t.Errorf("refused requests left %v", held)
+	}
+}
+
+func TestFixedAddress(t *testing.T) {
+	p := Pool{Dir: t.TempDir(), Overlay: "dcos", V4: side("9.0.1.0/25"), V6: side("fd01:b:0:0:1::/81"),
+		Fixed: side("9.0.255.0/24", "fd01:b:0:0:ffff::/80")}
+	for _, tt := range []struct {
+		id        string
+		requested []string
+		want      string
+	}{
+		{"a", []string{"9.0.255.7"}, "[9.0.255.7/32 via 9.0.1.1 fd01:b::1:0:0:2/81 via fd01:b::1:0:0:1] <nil>"},
+		{"b", []string{"9.0.255.7"}, "[] overlay dcos: address 9.0.255.7 can't be given: another container has it: a/eth0 on this agent"},
+		{"c", []string{"fd01:b:0:0:ffff::1", "9.0.255.0"}, "[9.0.255.0/32 via 9.0.1.1 fd01:b::ffff:0:0:1/128 via fd01:b::1:0:0:1] <nil>"},
+		{"d", nil, "[9.0.1.2/25 via 9.0.1.1 fd01:b::1:0:0:3/81 via fd01:b::1:0:0:1] <nil>"},
+		{"e", []string{"9.0.77.1"}, "[] overlay dcos: address 9.0.77.1 can't be given: this agent's addresses are of [9.0.1.0/25 fd01:b:0:0:1::/81], and fixed addresses, on any agent, are of [9.0.255.0/24 fd01:b:0:0:ffff::/80]"},
+		{"e", []string{"9.0.255.1", "9.0.255.2"}, "[] overlay dcos: address 9.0.255.2 can't be given: one address of each family is all that a container gets"},
+	} {
+		got, err := reserve(t, p, tt.id, tt.requested...)
+		if text := fmt.Sprint(got, " ", err); text != tt.want {
+			t.Errorf("%s asks for %v: got %s,\nwant %s", tt.id, tt.requested, text, tt.want)
+		}
+	}
+	p.V6 = nil
+	if _, err := reserve(t, p, "f", "fd01:b:0:0:ffff::9"); err == nil {
+		t.Error("an agent without IPv6 gives a fixed address of it")
 	}
 }
 

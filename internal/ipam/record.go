@@ -34,6 +34,9 @@ type Home struct {
 	// PortMapper is the program that maps ports of the host to the owner, and
 	// must remove them; empty where none are mapped.
 	PortMapper string `json:"port_mapper,omitempty"`
+	// Fixed says that an address of the owner's is a fixed one, which the
+	// coordinator has to be told of when it is free.
+	Fixed bool `json:"fixed,omitempty"`
 }
 
 // record is the content of an owner's file.

@@ -88,6 +88,28 @@ func ensureForwarding6() (repairs []string, err error) {
 	return append(repairs, more...), err
 }
 
+// EnsureNoRedirects keeps the host from telling containers on the bridge that
+// an address is on their own link: one that moves to another host later would
+// be looked for there. Redirects are sent if either the device's setting or
+// that of all devices says so; other devices have their own.
+func (k *Kernel) EnsureNoRedirects(ctx context.Context, bridge string) (repairs []string, err error) {
+	defer k.mu.Unlock()
+	if err := k.begin(ctx); err != nil {
+		return nil, err
+	}
+	err = k.inside(func() error {
+		for _, device := range []string{bridge, "all"} {
+			more, err := ensureSysctl("net/ipv4/conf/"+device+"/send_redirects", "0")
+			repairs = append(repairs, more...)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return repairs, err
+}
+
 // refuseRouterAdverts makes the host ignore router advertisements on a device
 // where only containers or other agents could send them.
 func refuseRouterAdverts(device string) error {

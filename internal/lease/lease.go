@@ -38,10 +38,41 @@ type Overlay struct {
 	Name     string         `json:"name"`
 	Subnets  []netip.Prefix `json:"subnets,omitempty"`
 	Subnets6 []netip.Prefix `json:"subnets6,omitempty"`
+	// Addresses are fixed ones, each held for one container of this agent. They
+	// are no part of its subnets, and every other agent has a route to each.
+	Addresses []Address `json:"addresses,omitempty"`
 	// Split is how the first subnets are split. It was decided with the claim,
 	// and stays while they are held: containers live in both parts.
 	Split Split `json:"split,omitzero"`
 	State State `json:"state"`
+}
+
+// Address is a fixed address of a container.
+type Address struct {
+	IP        netip.Addr `json:"ip"`
+	Container string     `json:"container"`
+	Interface string     `json:"interface"`
+}
+
+// Fixed tells whether o has the fixed address ip for that container.
+func (o Overlay) Fixed(ip netip.Addr, container, ifName string) bool {
+	return slices.Contains(o.Addresses, Address{ip, container, ifName})
+}
+
+// SetAddress makes a one of o's fixed addresses, in the place of whoever had
+// it on this agent.
+func (o *Overlay) SetAddress(a Address) {
+	o.DropAddress(a.IP)
+	o.Addresses = append(o.Addresses, a)
+	slices.SortFunc(o.Addresses, func(x, y Address) int { return x.IP.Compare(y.IP) })
+}
+
+// DropAddress takes a fixed address from o, if it has it.
+func (o *Overlay) DropAddress(ip netip.Addr) {
+	o.Addresses = slices.DeleteFunc(o.Addresses, func(a Address) bool { return a.IP == ip })
+	if len(o.Addresses) == 0 {
+		o.Addresses = nil
+	}
 }
 
 // Split says how an agent's first subnet of an overlay is divided between
@@ -128,6 +159,19 @@ func (a *Agent) Overlay(name string) *Overlay {
 // AllSubnets are the subnets of both families.
 func (o Overlay) AllSubnets() []netip.Prefix { return slices.Concat(o.Subnets, o.Subnets6) }
 
+// Destinations are what of the overlay is reached at the agent: its subnets,
+// and its fixed addresses one by one.
+func (o Overlay) Destinations() []netip.Prefix {
+	out := o.AllSubnets()
+	for i := range out {
+		out[i] = out[i].Masked()
+	}
+	for _, a := range o.Addresses {
+		out = append(out, netip.PrefixFrom(a.IP, a.IP.BitLen()))
+	}
+	return out
+}
+
 // ExtraSubnets are the subnets of both families beside the first ones.
 func (o Overlay) ExtraSubnets() []netip.Prefix {
 	return slices.Concat(o.Subnets[min(1, len(o.Subnets)):], o.Subnets6[min(1, len(o.Subnets6)):])
@@ -172,6 +216,7 @@ func (a *Agent) Clone() *Agent {
 	for i := range c.Overlays {
 		c.Overlays[i].Subnets = slices.Clone(c.Overlays[i].Subnets)
 		c.Overlays[i].Subnets6 = slices.Clone(c.Overlays[i].Subnets6)
+		c.Overlays[i].Addresses = slices.Clone(c.Overlays[i].Addresses)
 	}
 	return &c
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 const (
@@ -24,6 +25,9 @@ const (
 	// DefaultMaxSubnets is how many subnets of one overlay an agent may hold
 	// unless the overlay says otherwise.
 	DefaultMaxSubnets = 8
+	// DefaultStaticTakeover is how long an agent with a fixed address must have
+	// been silent before others can claim it, unless the overlay says otherwise.
+	DefaultStaticTakeover = time.Minute
 )
 
 // Network is the whole of the configuration. The zero Prefix stands for an
@@ -60,6 +64,15 @@ type Overlay struct {
 	// Isolated: its containers and those of other overlays do not reach each
 	// other. Hosts and the outside are reached as ever.
 	Isolated bool `json:"isolated,omitempty"`
+	// StaticSubnet and StaticSubnet6 are parts of the spaces that no agent
+	// leases: their addresses are claimed one by one, and go where the
+	// container goes that asks for them.
+	StaticSubnet  netip.Prefix `json:"static_subnet,omitzero"`
+	StaticSubnet6 netip.Prefix `json:"static_subnet6,omitzero"`
+	// StaticTakeover is how long an agent must have been silent before others
+	// can claim the fixed addresses that it holds; 0 means
+	// DefaultStaticTakeover.
+	StaticTakeover Duration `json:"static_takeover,omitempty"`
 }
 
 // IsEnabled tells whether subnets may be leased from o.
@@ -67,6 +80,34 @@ func (o Overlay) IsEnabled() bool { return o.Enabled == nil || *o.Enabled }
 
 // SubnetLimit is how many subnets of each family one agent may hold.
 func (o Overlay) SubnetLimit() int { return cmp.Or(o.MaxSubnets, DefaultMaxSubnets) }
+
+// Static is the part of o's space, of one address family, that fixed addresses
+// are of; the zero Prefix where there is none.
+func (o Overlay) Static(v6 bool) netip.Prefix {
+	if v6 {
+		return o.StaticSubnet6
+	}
+	return o.StaticSubnet
+}
+
+// Statics are the parts of o's spaces that fixed addresses are of.
+func (o Overlay) Statics() (out []netip.Prefix) {
+	for _, p := range []netip.Prefix{o.StaticSubnet, o.StaticSubnet6} {
+		if p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// IsStatic tells whether a is a fixed address of o.
+func (o Overlay) IsStatic(a netip.Addr) bool { return o.Static(a.Is6()).Contains(a) }
+
+// Takeover is how long an agent must have been silent before others can claim
+// the fixed addresses that it holds.
+func (o Overlay) Takeover() time.Duration {
+	return cmp.Or(time.Duration(o.StaticTakeover), DefaultStaticTakeover)
+}
 
 // MesosBridge is the name of the bridge that o's Mesos containers are on.
 func (o Overlay) MesosBridge() string { return MesosBridgeName(o.Name) }

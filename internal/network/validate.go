@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -23,6 +24,9 @@ const (
 	// maxSubnets is what an agent can give back of one overlay in a transaction
 	// of etcd's usual limit, 128 operations, twice over.
 	maxSubnets = 32
+	// minTakeover is the least time after which a fixed address goes from an
+	// agent that is silent: the least that agents count as alive for.
+	minTakeover = time.Second
 )
 
 // reservedNames are those that Docker refuses for a network, or keeps for its
@@ -76,6 +80,9 @@ func (n Network) Validate() Problems {
 		v.overlaySpace(path, ipv6(), o.Subnet6, o.Prefix6)
 		v.dockerPart(path, ipv4(), o.Prefix, o.DockerPrefix)
 		v.dockerPart(path, ipv6(), o.Prefix6, o.DockerPrefix6)
+		v.static(path, ipv4(), o.StaticSubnet, o.Subnet, o.Prefix)
+		v.static(path, ipv6(), o.StaticSubnet6, o.Subnet6, o.Prefix6)
+		v.takeover(path+".static_takeover", o)
 		if o.MaxSubnets < 0 || o.MaxSubnets > maxSubnets {
 			v.add(path+".max_subnets", "%d is not from 1 to %d; it is how many subnets one agent may hold, %d if left out", o.MaxSubnets, maxSubnets, DefaultMaxSubnets)
 		}
@@ -177,6 +184,36 @@ func (v *validator) dockerPart(path string, f family, agentBits, bits int) {
 		v.add(path, "%d is not longer than the %d of prefix%s; it is the length of Docker's part of an agent's subnet", bits, agentBits, f.suffix)
 	case bits > f.maxAgent+1:
 		v.add(path, "%d is too long; the longest is %d, for a bridge with a container needs that", bits, f.maxAgent+1)
+	}
+}
+
+// static checks the part of one family of the overlay at path that fixed
+// addresses are of: it is made of whole agent subnets, and leaves others over.
+func (v *validator) static(path string, f family, p, space netip.Prefix, agentBits int) {
+	path += ".static_subnet" + f.suffix
+	switch {
+	case p == (netip.Prefix{}):
+	case !space.IsValid() || agentBits == 0:
+		v.add(path, "is given, though the overlay has no %s: there is no subnet%s", f.name, f.suffix)
+	case !p.IsValid() || p.Addr().BitLen() != f.bits:
+		v.add(path, "%s is not an %s subnet such as %s", p, f.name, f.example)
+	case p != p.Masked():
+		v.add(path, "%s has bits set after its first %d; write %s", p, p.Bits(), p.Masked())
+	case !space.Contains(p.Addr()) || p.Bits() <= space.Bits():
+		v.add(path, "%s is not a part of subnet%s (%s)", p, f.suffix, space)
+	case p.Bits() > agentBits:
+		v.add(path, "%s is less than one agent's subnet: its length is at most the %d of prefix%s", p, agentBits, f.suffix)
+	}
+}
+
+// takeover checks how soon fixed addresses go from an agent that is silent.
+func (v *validator) takeover(path string, o Overlay) {
+	switch d := time.Duration(o.StaticTakeover); {
+	case d == 0:
+	case len(o.Statics()) == 0:
+		v.add(path, "is given, though there is no static_subnet")
+	case d < minTakeover:
+		v.add(path, "%s is less than %s", d, minTakeover)
 	}
 }
 

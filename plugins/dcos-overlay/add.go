@@ -14,6 +14,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/cnierror"
 	"github.com/dcos/dcos-overlay/internal/cniresult"
+	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -135,7 +136,8 @@ func (c *call) reserve(ctx context.Context, held *agentstate.Held, home *ipam.Ho
 		pool, _ := c.host.Pool(held, c.conf.Overlay)
 		return c.foreignAdd(ctx, pool, home)
 	}
-	addrs, err := c.host.Reserve(ctx, held, c.conf.Overlay, c.owner(), home, c.conf.Addresses)
+	wish := host.Wish{Addresses: c.conf.Addresses, Labels: c.conf.Labels}
+	addrs, err := c.host.ReserveWish(ctx, held, c.conf.Overlay, c.owner(), home, wish)
 	return grant{addrs: addrs, routes: c.conf.Routes, dns: c.conf.DNS}, err
 }
 

@@ -156,6 +156,9 @@ func (c *call) detach(ctx context.Context, links *attachment.Links) error {
 	if err := c.foreignDel(ctx, pools); err != nil {
 		return err
 	}
+	if home, _ := c.recorded(pools); home.Fixed {
+		return c.host.ReleaseFixed(ctx, c.conf.Overlay, c.owner())
+	}
 	var errs []error
 	for _, p := range pools {
 		errs = append(errs, p.Release(ctx, c.owner()))

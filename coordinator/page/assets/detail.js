@@ -54,7 +54,8 @@ function overlay(held, agent) {
     held.state.error ? el("p", { class: "error" }, held.state.error) : null,
     facts(
       held.subnets?.length ? ["IPv4 subnet", held.subnets.join(", ")] : null,
-      held.subnets6?.length ? ["IPv6 subnet", held.subnets6.join(", ")] : null),
+      held.subnets6?.length ? ["IPv6 subnet", held.subnets6.join(", ")] : null,
+      held.addresses?.length ? ["Fixed addresses", held.addresses.map((a) => `${a.ip} (${a.container})`).join(", ")] : null),
     bridges(held, entry, agent.status.addresses?.[held.name]));
 }
 

@@ -45,6 +45,10 @@ func Whole(t testing.TB, client *clientv3.Client) map[netip.Addr]lease.Agent {
 			var ip netip.Addr
 			decode(t, key, kv.Value, &ip)
 			owners[key] = ip.String()
+		case "addresses":
+			var held struct{ Agent netip.Addr }
+			decode(t, key, kv.Value, &held)
+			owners[key] = held.Agent.String()
 		case "released":
 			rest[name] = true
 		case "alive", "silent", "mesos":
@@ -103,6 +107,9 @@ func held(a lease.Agent) []string {
 	for _, o := range a.Overlays {
 		for _, s := range o.AllSubnets() {
 			keys = append(keys, fmt.Sprintf("subnets/%s/%s", o.Name, s))
+		}
+		for _, fixed := range o.Addresses {
+			keys = append(keys, fmt.Sprintf("addresses/%s/%s", o.Name, fixed.IP))
 		}
 	}
 	return keys

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 // object is a mapping whose fields are read by name. What has not the type
@@ -100,6 +102,21 @@ func (o object) number(name string) int {
 		return 0
 	}
 	return v
+}
+
+// duration is text such as 90s, or a number of seconds.
+func (o object) duration(name string) network.Duration {
+	path, n := o.field(name)
+	if n == nil {
+		return 0
+	}
+	d, err := network.ParseDuration(n.Value)
+	tag := n.ShortTag()
+	if n.Kind != yaml.ScalarNode || tag != "!!int" && tag != "!!str" || err != nil {
+		o.r.wrongType(path, n, "a time such as 90s, or a number of seconds")
+		return 0
+	}
+	return d
 }
 
 func (o object) boolean(name string) *bool {

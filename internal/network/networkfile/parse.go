@@ -107,7 +107,8 @@ func (r *reader) overlay(path string, n *yaml.Node) network.Overlay {
 		return network.Overlay{}
 	}
 	o.allow("name", "subnet", "prefix", "subnet6", "prefix6", "enabled",
-		"max_subnets", "docker_prefix", "docker_prefix6", "isolated")
+		"max_subnets", "docker_prefix", "docker_prefix6", "isolated",
+		"static_subnet", "static_subnet6", "static_takeover")
 	return network.Overlay{
 		Name:          o.text("name"),
 		Subnet:        o.prefix("subnet"),
@@ -119,6 +120,10 @@ func (r *reader) overlay(path string, n *yaml.Node) network.Overlay {
 		DockerPrefix:  o.number("docker_prefix"),
 		DockerPrefix6: o.number("docker_prefix6"),
 		Isolated:      o.isTrue("isolated"),
+
+		StaticSubnet:   o.prefix("static_subnet"),
+		StaticSubnet6:  o.prefix("static_subnet6"),
+		StaticTakeover: o.duration("static_takeover"),
 	}
 }
 

@@ -167,12 +167,12 @@ func TestParseProblems(t *testing.T) {
 		{"unknown field of the network", `"vtep_mac_oui"`, `"vtep_mtu6": 1, "vtep_mac_oui"`,
 			"line 6, vtep_mtu6: there is no such field; there are vtep_subnet, vtep_subnet6, vtep_mac_oui, vtep_mtu, overlays"},
 		{"unknown field of an overlay", `"prefix": 24`, `"prefix": 24, "prefx": 24`,
-			"line 8, overlays[0].prefx: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated"},
+			"line 8, overlays[0].prefx: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated, static_subnet, static_subnet6, static_takeover"},
 		{"wrong case of a field", `"prefix": 24`, `"Prefix": 24`,
 			"line 8, overlays[0].prefix: is missing; it is the length of an agent's subnet, such as 24\n" +
-				"line 8, overlays[0].Prefix: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated"},
+				"line 8, overlays[0].Prefix: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated, static_subnet, static_subnet6, static_takeover"},
 		{"merge key", "", "vtep_subnet: 44.128.0.0/20\nvtep_mac_oui: 70:B3:D5:00:00:00\noverlays:\n- &a {name: a, subnet: 9.0.0.0/8, prefix: 24}\n- {<<: *a, name: b, subnet: 10.0.0.0/8, prefix: 24}\n",
-			"line 5, overlays[1].<<: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated"},
+			"line 5, overlays[1].<<: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated, static_subnet, static_subnet6, static_takeover"},
 		{"field given twice", `"vtep_mac_oui"`, `"vtep_subnet": "44.128.0.0/20", "vtep_mac_oui"`,
 			"line 6, vtep_subnet: is given twice; the first is in line 4"},
 		{"field of an overlay given twice", `"prefix": 24`, `"prefix": 24, "prefix": 25`,
@@ -365,7 +365,7 @@ func TestParseProblems(t *testing.T) {
 				"line 2, overlays[0].prefix: 31 is too long; the longest is 29, for Mesos and Docker get half of an agent's subnet each, and a bridge with a container needs a /30\n" +
 				"line 3, overlays[1].name: \"a b\" holds ' '; a name holds letters and digits of ASCII, \"-\", \"_\" and \".\" only\n" +
 				"line 5, overlays[1].prefix6: want a whole number, have \"many\"\n" +
-				"line 6, overlays[1].colour: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated\n" +
+				"line 6, overlays[1].colour: there is no such field; there are name, subnet, prefix, subnet6, prefix6, enabled, max_subnets, docker_prefix, docker_prefix6, isolated, static_subnet, static_subnet6, static_takeover\n" +
 				"line 8, vtep_mac_oui: \"01:00:00:00:00:00\" is a group address; its first byte must be even"},
 	}
 	for _, tt := range tests {

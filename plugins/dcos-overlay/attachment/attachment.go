@@ -228,6 +228,13 @@ func configure(inside *rtnl.Conn, ns netns.NsHandle, a Attachment) ([]netip.Pref
 		}
 	}
 	msgs = append(append(msgs, addrs...), up(a.IfName, device))
+	for _, addr := range a.Addrs {
+		// An address by itself, such as a fixed one, has no range that the
+		// gateway could be in.
+		if addr.Gateway.IsValid() && addr.Prefix.IsSingleIP() && addr.Gateway != addr.Prefix.Addr() {
+			msgs = append(msgs, onLink(device, addr.Gateway))
+		}
+	}
 	var done []netip.Prefix
 	for _, dst := range a.Routes {
 		gw := v4
@@ -329,11 +336,13 @@ func (l *Links) Delete(hostIfName string) error {
 	return errs[0]
 }
 
-// prepare6 turns IPv6 on for the interface, should it be off, and has its
-// addresses announced. The thread is in the container's namespace.
+// prepare6 turns IPv6 on for the interface, should it be off, has its addresses
+// announced, and has redirects ignored: the host, which can't be kept from
+// sending them, would have the container look on its own link for an address
+// that may move to another host. The thread is in the container's namespace.
 func prepare6(ifName string) error {
 	dir := "net/ipv6/conf/" + ifName + "/"
-	return errors.Join(setSysctl(dir+"disable_ipv6", "0"), setSysctl(dir+"ndisc_notify", "1"))
+	return errors.Join(setSysctl(dir+"disable_ipv6", "0"), setSysctl(dir+"ndisc_notify", "1"), setSysctl(dir+"accept_redirects", "0"))
 }
 
 // setSysctl writes a sysctl of the thread's namespace. Where /proc/sys can't be

@@ -135,6 +135,19 @@ func broadcast(p netip.Prefix) []byte {
 	return binary.BigEndian.AppendUint32(nil, last)
 }
 
+// onLink is struct rtmsg for a gateway that is on the interface's link, though
+// its address is of no range of the interface's.
+func onLink(device int, gw netip.Addr) rtnl.Message {
+	family, scope := uint8(unix.AF_INET), uint8(unix.RT_SCOPE_LINK)
+	if gw.Is6() {
+		family, scope = unix.AF_INET6, unix.RT_SCOPE_UNIVERSE
+	}
+	b := []byte{family, uint8(gw.BitLen()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST, 0, 0, 0, 0}
+	b = rtnl.AppendAttr(b, unix.RTA_DST, gw.AsSlice())
+	b = rtnl.AppendAttr32(b, unix.RTA_OIF, uint32(device))
+	return rtnl.Message{Type: unix.RTM_NEWROUTE, Flags: createExclusively, Body: b, What: text(fmt.Sprintf("add a route to the gateway %s to the container", gw))}
+}
+
 // route is struct rtmsg for a destination behind a gateway.
 func route(device int, dst netip.Prefix, gw netip.Addr) rtnl.Message {
 	family := uint8(unix.AF_INET)
