@@ -76,6 +76,17 @@ func (c *Client) Claim(ctx context.Context, ip netip.Addr, req api.ClaimRequest)
 	return out, c.call(ctx, Request{Call: CallClaim, IP: ip}, req, &out)
 }
 
+// ClaimAddress is apiclient.Client's.
+func (c *Client) ClaimAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, req api.AddressRequest) (out api.ClaimResponse, err error) {
+	return out, c.call(ctx, Request{Call: CallClaimAddress, IP: ip, Overlay: overlay, Address: addr}, req, &out)
+}
+
+// ReleaseAddress is apiclient.Client's.
+func (c *Client) ReleaseAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, container, ifName string) error {
+	r := Request{Call: CallReleaseAddress, IP: ip, Overlay: overlay, Address: addr}
+	return c.call(ctx, r, api.AddressRequest{Container: container, Interface: ifName}, nil)
+}
+
 // Report is apiclient.Client's.
 func (c *Client) Report(ctx context.Context, ip netip.Addr, req api.StatusRequest) error {
 	return c.call(ctx, Request{Call: CallReport, IP: ip}, req, nil)

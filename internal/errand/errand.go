@@ -33,20 +33,24 @@ type Call string
 
 // The calls.
 const (
-	CallClaim         Call = "claim"
-	CallReport        Call = "report"
-	CallAgents        Call = "agents"
-	CallOverlay       Call = "overlay"
-	CallOverlayStatus Call = "overlay_status"
+	CallClaim  Call = "claim"
+	CallReport Call = "report"
+	// The body of both is an api.AddressRequest.
+	CallClaimAddress   Call = "claim_address"
+	CallReleaseAddress Call = "release_address"
+	CallAgents         Call = "agents"
+	CallOverlay        Call = "overlay"
+	CallOverlayStatus  Call = "overlay_status"
 )
 
 // Request is one call.
 type Request struct {
 	Call Call `json:"call"`
-	// IP is the agent of a claim or report, Overlay what an overlay's call is
-	// about.
+	// IP is the agent of a claim, release or report, Overlay what an overlay's
+	// call is about, Address which fixed address.
 	IP      netip.Addr `json:"ip,omitzero"`
 	Overlay string     `json:"overlay,omitempty"`
+	Address netip.Addr `json:"address,omitzero"`
 	// Body is that of the coordinator's call, if it has one.
 	Body json.RawMessage `json:"body,omitempty"`
 	// TimeoutMS is how long the call may take, in milliseconds.

@@ -55,6 +55,16 @@ func open(o Options) (Do, error) {
 			var req api.ClaimRequest
 			err := json.Unmarshal(r.Body, &req)
 			return api.ClaimResponse{Revision: int64(len(req.Overlays)), Deleting: []string{r.IP.String(), o.LocalIP.String()}}, err
+		case CallClaimAddress, CallReleaseAddress:
+			var req api.AddressRequest
+			err := json.Unmarshal(r.Body, &req)
+			if said := fmt.Sprint(r.IP, r.Overlay, r.Address, req.Container, req.Interface); err == nil && said != "10.0.0.2 o 9.0.0.1 c eth0" {
+				err = errors.New(said)
+			}
+			if r.Call == CallReleaseAddress {
+				return nil, err
+			}
+			return api.ClaimResponse{Revision: 9}, err
 		case CallReport:
 			var req api.StatusRequest
 			if err := json.Unmarshal(r.Body, &req); err != nil || len(req.Overlays) != 1 {
@@ -97,6 +107,13 @@ func TestCalls(t *testing.T) {
 	}
 	if err := c.Report(ctx, ip, api.StatusRequest{Overlays: []api.OverlayStatus{{Name: "a"}}}); err != nil {
 		t.Errorf("report: %v", err)
+	}
+	addr := netip.MustParseAddr("9.0.0.1")
+	if claim, err := c.ClaimAddress(ctx, ip, "o", addr, api.AddressRequest{Container: "c", Interface: "eth0"}); err != nil || claim.Revision != 9 {
+		t.Errorf("claim of an address: %+v, %v", claim, err)
+	}
+	if err := c.ReleaseAddress(ctx, ip, "o", addr, "c", "eth0"); err != nil {
+		t.Errorf("release of an address: %v", err)
 	}
 	if all, err := c.Agents(ctx); err != nil || all.Revision != 7 {
 		t.Errorf("the agents are %+v, %v", all, err)

@@ -15,6 +15,8 @@ import (
 // one; the plugins, which are started for each container, have another one ask.
 type Coordinator interface {
 	Claim(ctx context.Context, ip netip.Addr, req api.ClaimRequest) (api.ClaimResponse, error)
+	ClaimAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, req api.AddressRequest) (api.ClaimResponse, error)
+	ReleaseAddress(ctx context.Context, ip netip.Addr, overlay string, addr netip.Addr, container, ifName string) error
 	Report(ctx context.Context, ip netip.Addr, req api.StatusRequest) error
 	Agents(ctx context.Context) (api.AgentsResponse, error)
 	Overlay(ctx context.Context, name string) (network.Overlay, error)

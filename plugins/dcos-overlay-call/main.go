@@ -43,6 +43,15 @@ func ask(ctx context.Context, client *apiclient.Client, r errand.Request) (any, 
 			return nil, fmt.Errorf("read the claim: %w", err)
 		}
 		return client.Claim(ctx, r.IP, req)
+	case errand.CallClaimAddress, errand.CallReleaseAddress:
+		var req api.AddressRequest
+		if err := json.Unmarshal(r.Body, &req); err != nil {
+			return nil, fmt.Errorf("read whose address: %w", err)
+		}
+		if r.Call == errand.CallReleaseAddress {
+			return nil, client.ReleaseAddress(ctx, r.IP, r.Overlay, r.Address, req.Container, req.Interface)
+		}
+		return client.ClaimAddress(ctx, r.IP, r.Overlay, r.Address, req)
 	case errand.CallReport:
 		var req api.StatusRequest
 		if err := json.Unmarshal(r.Body, &req); err != nil {
