@@ -97,7 +97,7 @@ func TestFlagsAreForMains(t *testing.T) {
 func pure() []string {
 	return []string{
 		"internal/network", "internal/network/networkfile", "internal/lease", "internal/dataplane",
-		"internal/masterstate", "internal/api", "coordinator/allocator",
+		"internal/plainjson", "internal/masterstate", "internal/api", "coordinator/allocator",
 	}
 }
 

@@ -7,6 +7,7 @@ package plainjson
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -42,7 +43,9 @@ func Parse(data []byte) Value {
 	d := &document{text: string(data)}
 	n := d.value(0)
 	d.blank()
-	d.odd = d.odd || d.at < len(d.text)
+	if d.odd = d.odd || d.at < len(d.text); d.odd {
+		return Value{d: d}
+	}
 	return Value{d, &n}
 }
 
@@ -84,6 +87,14 @@ func (v Value) Get(name string) (member Value) {
 	return member
 }
 
+// Has tells whether an object has a member of exactly that name.
+func (v Value) Has(name string) bool {
+	return v.is('{') && slices.Contains(v.n.keys, name)
+}
+
+// IsText tells whether there is a text.
+func (v Value) IsText() bool { return v.n != nil && v.n.kind == '"' }
+
 // Closed makes it odd that an object has a member that was not asked for.
 func (v Value) Closed() {
 	if v.is('{') {
@@ -119,6 +130,16 @@ func (v Value) Int() int64 {
 		return 0
 	}
 	i, err := strconv.ParseInt(v.n.text, 10, 64)
+	v.d.odd = v.d.odd || err != nil
+	return i
+}
+
+// Uint is a whole number that is not negative; 0 where there is no value.
+func (v Value) Uint() uint64 {
+	if !v.is(0) {
+		return 0
+	}
+	i, err := strconv.ParseUint(v.n.text, 10, 64)
 	v.d.odd = v.d.odd || err != nil
 	return i
 }
@@ -237,6 +258,17 @@ func (d *document) string() string {
 	}
 	d.odd = true
 	return ""
+}
+
+// Quotable tells whether text between quotes is what encoding/json makes of it.
+func Quotable(text string) bool {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c < ' ' || c >= 0x7f, c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return false
+		}
+	}
+	return true
 }
 
 // number reads a whole number.

@@ -103,7 +103,7 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 			pool, _ := h.Pool(held, conf.Overlay)
 			return errors.Join(err, pool.Release(context.WithoutCancel(ctx), ownerOf(args)))
 		}
-		return result.PrintTo(p.out)
+		return cniresult.Print(p.out, result)
 	})
 }
 
