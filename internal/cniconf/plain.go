@@ -40,7 +40,11 @@ func (w *wishes) read(stdin []byte) error {
 	}
 	var p wishes
 	mesos := &p.Args.Mesos.NetworkInfo
-	for _, a := range info.Get("ip_addresses").List() {
+	addrs := info.Get("ip_addresses").List()
+	if info.Get("ip_addresses").There() && len(addrs) == 0 {
+		v.Odd() // to encoding/json that is another list than none
+	}
+	for _, a := range addrs {
 		mesos.IPAddresses = append(mesos.IPAddresses, struct {
 			IPAddress string `json:"ip_address"`
 		}{a.Get("ip_address").Text()})

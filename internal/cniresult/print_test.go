@@ -38,7 +38,7 @@ func TestPrint(t *testing.T) {
 		"DNS":            {dns: types.DNS{Nameservers: []string{"192.0.2.53"}}, addrs: []ipam.Address{v4}, change: link, slow: true},
 		"odd letters":    {addrs: []ipam.Address{v4}, change: func(r *current.Result) { link(r); r.Interfaces[2].Sandbox = "/<\"&ä\n" }},
 		"a socket":       {addrs: []ipam.Address{v4}, change: func(r *current.Result) { link(r); r.Interfaces[2].SocketPath = "/s" }},
-		"a route's more": {addrs: []ipam.Address{v4}, change: func(r *current.Result) { link(r); r.Routes[0].Priority = 7 }, slow: true},
+		"a route's more": {addrs: []ipam.Address{v4}, change: func(r *current.Result) { link(r); r.Routes[0].Priority = 7 }},
 	} {
 		for _, v := range version.All.SupportedVersions() {
 			r := New(tt.dns, tt.addrs, everywhere())

@@ -26,6 +26,9 @@ func (r record) encode() ([]byte, error) {
 	b = appendText(b, "host_if", r.HostIf)
 	b = appendText(b, "network", r.Network)
 	b = appendText(b, "port_mapper", r.PortMapper)
+	if r.Fixed {
+		b = append(b, `,"fixed":true`...)
+	}
 	b = strconv.AppendInt(append(b, `,"stamp":`...), r.Stamp, 10)
 	return append(b, '}'), nil
 }
@@ -49,6 +52,7 @@ func (r *record) decode(data []byte) error {
 				Cookie: netns.Get("cookie").Uint(), Boot: netns.Get("boot").Text(),
 			},
 			HostIf: v.Get("host_if").Text(), Network: v.Get("network").Text(), PortMapper: v.Get("port_mapper").Text(),
+			Fixed: v.Get("fixed").Bool(false),
 		},
 		Stamp: v.Get("stamp").Int(),
 	}
