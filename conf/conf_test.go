@@ -39,8 +39,8 @@ func TestSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen != 15 {
-		t.Errorf("found %d samples, want 15: correct the number, and README.md", seen)
+	if seen != 16 {
+		t.Errorf("found %d samples, want 16: correct the number, and README.md", seen)
 	}
 }
 
@@ -70,7 +70,7 @@ func parse(t *testing.T, path string, data []byte) {
 	case ".service", ".link", ".network":
 		ini(t, data)
 	case ".env":
-		environment(t, data)
+		environment(t, path, data)
 	case ".conf":
 		if strings.HasPrefix(path, "tmpfiles.d") {
 			tmpfiles(t, data)
@@ -165,11 +165,19 @@ func ini(t *testing.T, data []byte) {
 
 // environment checks that each line is a comment or sets what the unit uses,
 // also when its comment sign is taken away.
-func environment(t *testing.T, data []byte) {
-	unit, err := os.ReadFile("systemd/dcos-overlay-coordinator.service")
+// environment checks that what a sample sets is what its unit uses, and that
+// the flags in it are the program's: the manual's rows are all that there are.
+func environment(t *testing.T, path string, data []byte) {
+	unit, err := os.ReadFile("systemd/dcos-overlay-" + strings.TrimSuffix(path, ".env") + ".service")
 	if err != nil {
 		t.Fatal(err)
 	}
+	manual, err := os.ReadFile("../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, flags, _ := strings.Cut(string(manual), "\n## dcos-overlay-"+strings.TrimSuffix(path, ".env")+"\n")
+	flags, _, _ = strings.Cut(flags, "\n## ")
 	settings := 0
 	for line := range strings.Lines(string(data)) {
 		text := strings.TrimPrefix(line, "#")
@@ -179,6 +187,11 @@ func environment(t *testing.T, data []byte) {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok || !strings.Contains(string(unit), " $"+name+"\n") || !strings.HasPrefix(value, "--") {
 			t.Errorf("%q sets nothing that the unit uses", line)
+		}
+		for word := range strings.FieldsSeq(value) {
+			if strings.HasPrefix(word, "--") && !strings.Contains(flags, "`"+word+"`") {
+				t.Errorf("the program has no flag %s", word)
+			}
 		}
 		settings++
 	}

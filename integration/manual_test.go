@@ -134,7 +134,10 @@ func TestManualsCommands(t *testing.T) {
 			t.Errorf("%s has %d blocks of commands, and that it is to be played is %t: correct the table", name, len(sh), ok)
 		}
 		if ok {
-			t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) { p.run(t, sh) })
+			t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) {
+				t.Parallel() // each in a lab of its own, and mostly waiting
+				p.run(t, sh)
+			})
 		}
 	}
 }

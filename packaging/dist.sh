@@ -90,7 +90,7 @@ tarball() { # architecture stage
 	install -m 644 "$root/LICENSE" "$root/README.md" "$2/sbom.cdx.json" "$tree/"
 	(cd "$root/docs" && find . -type f -exec install -D -m 644 {} "$tree/docs/{}" \;)
 	tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --format=gnu -cf - "$name" |
-		gzip -n -9 >"$out/$name.tar.gz"
+		gzip -n >"$out/$name.tar.gz"
 }
 
 packages() { # architecture stage

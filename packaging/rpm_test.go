@@ -18,7 +18,7 @@ func rpms(t *testing.T, out, arch string) {
 		{
 			name: "dcos-overlay-agent",
 			files: []string{
-				"/etc/dcos-overlay", "/etc/dcos-overlay/agent.json",
+				"/etc/dcos-overlay", "/etc/dcos-overlay/agent.json", "/etc/dcos-overlay/companion.env",
 				"/usr/bin/dcos-overlay-companion",
 				"/usr/lib/NetworkManager/conf.d/90-dcos-overlay.conf",
 				"/usr/lib/systemd/network/10-dcos-overlay.link", "/usr/lib/systemd/network/10-dcos-overlay.network",
@@ -26,7 +26,7 @@ func rpms(t *testing.T, out, arch string) {
 				"/usr/lib/tmpfiles.d/dcos-overlay.conf",
 				"/usr/libexec/cni/dcos-ipam", "/usr/libexec/cni/dcos-overlay",
 			},
-			configs: []string{"/etc/dcos-overlay/agent.json"},
+			configs: []string{"/etc/dcos-overlay/agent.json", "/etc/dcos-overlay/companion.env"},
 			scripts: []string{"postinstall", "preuninstall", "postuninstall"},
 			it:      []string{"iptables"},
 		},

@@ -193,7 +193,7 @@ func (r *Registry) planAddress(x *index, ip netip.Addr, id addressID, req api.Ad
 		return p, from, nil
 	}
 	if other := x.agents[held.Agent]; held.rev != 0 && held.Agent != ip && other != nil {
-		if why := r.notSilent(x, held.Agent, o.Takeover()); why != "" {
+		if why := r.notSilent(x, held.storedAddress, o.Takeover()); why != "" {
 			return nil, from, taken(id, held, why)
 		}
 		from = held.Agent
@@ -267,11 +267,12 @@ func (r *Registry) lookClearly() {
 	}
 }
 
-// notSilent is why the agent at ip does not count as silent for so long;
-// nothing if it does. Its last report was before its alive key ended, by the
-// TTL at least. That the key is missing says something only if agents could
-// report all that time. The lock is held.
-func (r *Registry) notSilent(x *index, ip netip.Addr, takeover time.Duration) string {
+// notSilent is why the agent that holds an address does not count as silent for
+// so long; nothing if it does. Its last report was before its alive key ended,
+// by the TTL at least. That the key is missing says something only if agents
+// could report all that time. Its claim was a word of its, too. The lock is held.
+func (r *Registry) notSilent(x *index, held storedAddress, takeover time.Duration) string {
+	ip := held.Agent
 	if _, alive := x.alive[ip]; alive {
 		return fmt.Sprintf("which is alive: the address is free when that container ends, or %s after the agent has fallen silent", takeover)
 	}
@@ -286,7 +287,7 @@ func (r *Registry) notSilent(x *index, ip netip.Addr, takeover time.Duration) st
 	if mark := x.silent[ip]; mark.rev != 0 && mark.since.Before(since) {
 		since = mark.since
 	}
-	if left := takeover - r.opts.AliveTTL - now.Sub(since); left > 0 {
+	if left := max(takeover-r.opts.AliveTTL-now.Sub(since), takeover-now.Sub(held.Since)); left > 0 {
 		return fmt.Sprintf("which is silent: the address can be taken over in %s", left.Round(time.Second))
 	}
 	return ""

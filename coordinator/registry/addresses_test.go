@@ -180,8 +180,13 @@ func TestTakeover(t *testing.T) {
 		_, err = w.fix(2, "b", "9.0.2.5", "c2")
 		return err != nil && strings.Contains(err.Error(), "which is silent")
 	})
-	// A second of silence was before that.
-	wantCode(t, err, api.CodeConflict, "address 9.0.2.5 of overlay o is taken: container c1 (eth0) on agent 172.17.0.1 has it, which is silent: the address can be taken over in 1s")
+	// It has claimed just now.
+	wantCode(t, err, api.CodeConflict, "address 9.0.2.5 of overlay o is taken: container c1 (eth0) on agent 172.17.0.1 has it, which is silent: the address can be taken over in 2s")
+	w.clock.pass(1500 * time.Millisecond)
+	_, err = w.fix(2, "b", "9.0.2.5", "c2")
+	if err == nil || !strings.Contains(err.Error(), "which is silent: the address can be taken over in 1s") && !strings.Contains(err.Error(), "in 0s") {
+		t.Errorf("after a second and a half: %v", err)
+	}
 	r := w.watch(w.Registry, w.Counts().Revision)
 	r.expect("synced")
 	var taken api.ClaimResponse
@@ -208,6 +213,7 @@ func TestNoTakeoverAfterAStart(t *testing.T) {
 	w.fixed(1, "a", "9.0.2.5", "c1")
 	_, err := w.fix(2, "b", "9.0.2.5", "c2")
 	wantCode(t, err, api.CodeConflict, "address 9.0.2.5 of overlay o is taken: container c1 (eth0) on agent 172.17.0.1 has it, and this coordinator does not know for 2s yet whether that is alive: try again")
+	w.clock.pass(time.Minute)
 	w.until("it knows", func() bool {
 		_, err = w.fix(2, "b", "9.0.2.5", "c2")
 		return err == nil
@@ -285,4 +291,51 @@ func TestStaticSubnetOfARunningOverlay(t *testing.T) {
 	w.refused(static("9.1.1.0/24"), api.CodeConflict, "overlay plain: 9.1.1.0/24, which would be of static_subnet, was released lately and rests until 2026-01-01T00:10:00Z: try again then")
 	w.clock.pass(quarantine)
 	w.put(static("9.1.1.0/24"))
+}
+
+// TestStaleTakeover: an agent that has reported meanwhile keeps its address,
+// also where the one who is asked has not heard of it.
+func TestStaleTakeover(t *testing.T) {
+	opts := registry.Options{AliveTTL: time.Second}
+	w := newWorld(t, fixing, opts)
+	victim, watcher := w.breakableWith(opts)
+	w.claim(1, "a", "o")
+	w.claim(2, "b", "o")
+	w.fixed(1, "a", "9.0.2.5", "c1")
+	w.fixed(1, "a", "9.0.2.6", "c2")
+	take := func(addr string) error {
+		_, err := victim.ClaimAddress(t.Context(), ip(2), "o", netip.MustParseAddr(addr), api.AddressRequest{ID: "b", Container: "c3", Interface: "eth0"})
+		return err
+	}
+	w.until("the victim takes the agent for silent", func() bool {
+		w.clock.pass(time.Second)
+		return take("9.0.2.6") == nil
+	})
+	close(watcher.paused)
+	for len(watcher.committed) > 0 {
+		<-watcher.committed
+	}
+	w.beat(1, "a")
+	err := watcher.afterFirstTry(func() error { return take("9.0.2.5") })
+	if err == nil || !strings.Contains(err.Error(), "container c1 (eth0) on agent 172.17.0.1 has it, ") {
+		t.Errorf("got %v", err)
+	}
+	check(t, "the record", w.record(1), "9.0.2.5=c1")
+}
+
+// TestStaleStaticSubnet: one that was leased meanwhile is not made static.
+func TestStaleStaticSubnet(t *testing.T) {
+	w := newWorld(t, fixing, registry.Options{})
+	victim, watcher := w.breakable()
+	w.claim(1, "a", "o")
+	w.until("the victim knows the agent", func() bool { return victim.Counts().Agents == 1 })
+	close(watcher.paused)
+	w.claim(1, "a", "plain")
+	o := overlay("plain", "9.1.0.0/16", 24)
+	o.StaticSubnet = netip.MustParsePrefix("9.1.0.0/24")
+	err := watcher.afterFirstTry(func() error {
+		_, err := victim.PutOverlay(t.Context(), o)
+		return err
+	})
+	wantCode(t, err, api.CodeConflict, "overlay plain: static_subnet can't be where agents hold subnets: 172.17.0.1")
 }

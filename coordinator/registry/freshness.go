@@ -1,7 +1,10 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"time"
 )
@@ -79,4 +82,38 @@ func (r *Registry) age() (seconds int64, stale bool) {
 		return 0, false
 	}
 	return max(1, int64(math.Ceil(r.opts.Now().Sub(r.fresh.at).Seconds()))), true
+}
+
+// Trouble tells why etcd takes no changes, if that is known.
+func (r *Registry) Trouble() error {
+	if r.opts.Trouble == nil {
+		return nil
+	}
+	return r.opts.Trouble()
+}
+
+// Ready tells whether the index follows etcd, and etcd answers and takes
+// changes.
+func (r *Registry) Ready(ctx context.Context) error {
+	if err := r.ready(ctx); err != nil {
+		// What is known of the cause says more than that there is one.
+		return cmp.Or(r.Trouble(), err)
+	}
+	return r.Trouble()
+}
+
+func (r *Registry) ready(ctx context.Context) error {
+	r.mu.Lock()
+	following, configured := r.following, r.idx.baseRev != 0
+	r.mu.Unlock()
+	switch {
+	case !following:
+		return errors.New("the index is not in step with etcd")
+	case !configured:
+		return errors.New("no network is configured")
+	}
+	if _, err := r.revision(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
 }

@@ -85,7 +85,7 @@ func (w *world) crowd(r *registry.Registry, g *gate, first, n int) (open func() 
 			w.until("the first transaction is under way", func() bool { return g.tried.Load() == before+1 })
 		}
 	}
-	if n <= 16 {
+	if n <= 32 {
 		// More of them would be a second group already.
 		w.until("all others wait", func() bool { return r.Waiting() == n-1 })
 	}

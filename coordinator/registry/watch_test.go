@@ -268,6 +268,12 @@ func (b *breakable) wrap(in clientv3.WatchChan) clientv3.WatchChan {
 // breakable runs another registry on w's etcd, with a watch that can be broken.
 func (w *world) breakable() (*registry.Registry, *breakable) {
 	w.t.Helper()
+	return w.breakableWith(registry.Options{})
+}
+
+func (w *world) breakableWith(opts registry.Options) (*registry.Registry, *breakable) {
+	w.t.Helper()
+	opts.Now, opts.Quarantine = w.clock.Now, quarantine
 	watcher := &breakable{
 		Watcher: w.store.Client.Watcher,
 		paused:  make(chan struct{}), broken: make(chan struct{}),
@@ -276,7 +282,7 @@ func (w *world) breakable() (*registry.Registry, *breakable) {
 	client := clientv3.NewCtxClient(w.t.Context())
 	client.KV = observedKV{w.store.Client.KV, watcher.committed}
 	client.Lease, client.Watcher = w.store.Client.Lease, watcher
-	r, stop := start(w.t, &etcd.Store{Client: client}, registry.Options{Now: w.clock.Now, Quarantine: quarantine})
+	r, stop := start(w.t, &etcd.Store{Client: client}, opts)
 	w.t.Cleanup(stop)
 	return r, watcher
 }

@@ -118,6 +118,9 @@ func (d *Doctor) lease() {
 	case err != nil:
 		d.tell(Fail, name, err.Error(), "remove the file; the companion, or the next container, claims the same lease again")
 		return
+	case held == nil && d.Host.Conf.Network.MesosBridge && !d.Host.Conf.Network.DockerBridge:
+		d.tell(OK, name, "none yet, which is as it should be before the first container of this host", "")
+		return
 	case held == nil:
 		d.tell(Fail, name, "this host holds none in "+dir.State, "the companion claims one, or the first container does; "+startCompanion)
 		return

@@ -95,6 +95,11 @@ func TestWithoutLease(t *testing.T) {
 	p.says(Warn, "companion: none runs")
 	p.says(Fail, "coordinator http://a: no answer: refused")
 	p.says(Fail, "coordinator: no coordinator answered")
+
+	p.lines = nil
+	p.Doctor.Host.Conf.Network.DockerBridge = false
+	p.Doctor.Run(t.Context())
+	p.says(OK, "lease: none yet")
 }
 
 func TestCoordinators(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,8 @@ type op struct {
 	ip    netip.Addr
 	// overlays are those that a claim asks for or a status reports on.
 	overlays []string
+	// more says that a claim asks for two subnets of red.
+	more bool
 	// call and ret are when it was asked for and answered.
 	call, ret time.Time
 	outcome   outcome
@@ -161,7 +164,8 @@ func (c *client) next() []op {
 			// The agent's address has changed, and it claims from there.
 			c.at = agentIPs(c.n)[c.rng.IntN(2)]
 		}
-		return []op{{kind: opClaim, agent: c.n, ip: c.at, overlays: overlays}}
+		more := slices.Contains(overlays, "red") && c.rng.IntN(4) == 0
+		return []op{{kind: opClaim, agent: c.n, ip: c.at, overlays: overlays, more: more}}
 	case dice < 75:
 		return []op{{kind: opRelease, agent: c.n, ip: c.at}}
 	case dice < 85:
@@ -185,7 +189,11 @@ func (c *client) ask(ops []op) {
 	switch first.kind {
 	case opClaim:
 		method, path, out = http.MethodPut, api.PathLease, &answer
-		in = api.ClaimRequest{ID: idOf(first.agent), Overlays: first.overlays}
+		claim := api.ClaimRequest{ID: idOf(first.agent), Overlays: first.overlays}
+		if first.more {
+			claim.AtLeast = map[string]api.SubnetCount{"red": {Subnets: 2}}
+		}
+		in = claim
 	case opRelease:
 		method, path = http.MethodDelete, api.PathLease
 	case opStatus:

@@ -33,11 +33,14 @@ type possession struct {
 	at netip.Addr
 	// slots are the VTEP's addresses and the subnets of the overlays, as
 	// slotNames names them.
-	slots [5]slot
+	slots [6]slot
 }
 
+// secondRed names the slot of a second subnet of red.
+const secondRed = "red's second"
+
 // slotNames tells what overlay a slot belongs to; the VTEP's are of all.
-func slotNames() [5]string { return [5]string{"", "", "red", "blue", "blue"} }
+func slotNames() [6]string { return [6]string{"", "", "red", "blue", "blue", secondRed} }
 
 // possess reads a record; false if it has what masterJSON has not.
 func possess(a *lease.Agent) (possession, bool) {
@@ -52,7 +55,8 @@ func possess(a *lease.Agent) (possession, bool) {
 	for _, o := range a.Overlays {
 		switch o.Name {
 		case "red":
-			ok = ok && put(2, o.Subnets...) && len(o.Subnets6) == 0
+			n := min(1, len(o.Subnets))
+			ok = ok && put(2, o.Subnets[:n]...) && put(5, o.Subnets[n:]...) && len(o.Subnets6) == 0
 		case "blue":
 			ok = ok && put(3, o.Subnets...) && put(4, o.Subnets6...)
 		default:
@@ -65,6 +69,9 @@ func possess(a *lease.Agent) (possession, bool) {
 // needs tells whether a claim of o asks for slot i.
 func (o op) needs(i int) bool {
 	name := slotNames()[i]
+	if name == secondRed {
+		return o.more
+	}
 	return name == "" || slices.Contains(o.overlays, name)
 }
 

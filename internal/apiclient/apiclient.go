@@ -30,6 +30,9 @@ const (
 	// answerTimeout bounds the wait for the first byte of an answer: a
 	// coordinator that lost its etcd takes a while to say so.
 	answerTimeout = 5 * time.Second
+	// ackTimeout bounds the wait for the other end's kernel to acknowledge what
+	// was sent, which takes a fraction of it even after a few lost packets.
+	ackTimeout = 2 * time.Second
 	// maxAnswer bounds what is read of an answer that is not a stream, in
 	// bytes: 65,536 agents with a dozen subnets each fit.
 	maxAnswer = 256 << 20

@@ -10,7 +10,10 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dcos/dcos-overlay/internal/tlsfile"
 )
@@ -29,7 +32,7 @@ func (o Options) files() (*tlsfile.Reader, error) {
 
 // transport makes connections with what is to be used now.
 func (c *Client) transport() *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout}
+	dialer := &net.Dialer{Timeout: dialTimeout, Control: boundAcks}
 	if c.local.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.local, 0))
 	}
@@ -50,6 +53,17 @@ func (c *Client) transport() *http.Transport {
 		MaxIdleConnsPerHost:   2,
 		IdleConnTimeout:       time.Minute,
 	}
+}
+
+// boundAcks makes the kernel give a connection up whose peer has not
+// acknowledged something for ackTimeout: one that was open when this host was
+// cut off would else be tried for long, and be of no use when it is back.
+func boundAcks(_, _ string, conn syscall.RawConn) error {
+	var err error
+	controlErr := conn.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(ackTimeout/time.Millisecond))
+	})
+	return errors.Join(controlErr, err)
 }
 
 // client is the HTTP client for the next call. When the TLS files have changed

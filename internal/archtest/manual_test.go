@@ -229,16 +229,33 @@ func sourceOf(t *testing.T, rel string) []file {
 	return nil
 }
 
-// TestManualLinks: what the manual points to is there.
+// TestManualLinks: what the manual points to is there, sections too.
 func TestManualLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	for path, text := range manual(t) {
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+			target := path
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(path), m[1])
+			}
+			to, err := os.ReadFile(target)
+			if err != nil {
 				t.Errorf("%s points to %s: %v", path, m[1], err)
+			} else if m[2] != "" && !slices.Contains(sections(string(to)), m[2]) {
+				t.Errorf("%s points to %s, which has no section %q", path, target, m[2])
 			}
 		}
 	}
+}
+
+// sections are the names by which the sections of a text in Markdown are
+// linked to: in lower case, without punctuation, with dashes for spaces.
+func sections(text string) (names []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		plain := regexp.MustCompile(`[^\p{L}\d\-_ ]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		names = append(names, strings.ReplaceAll(plain, " ", "-"))
+	}
+	return names
 }
 
 // TestManualTargets: every make target that the manual tells to make is one.
