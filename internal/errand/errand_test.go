@@ -58,7 +58,7 @@ func open(o Options) (Do, error) {
 		case CallClaimAddress, CallReleaseAddress:
 			var req api.AddressRequest
 			err := json.Unmarshal(r.Body, &req)
-			if said := fmt.Sprint(r.IP, r.Overlay, r.Address, req.Container, req.Interface); err == nil && said != "10.0.0.2 o 9.0.0.1 c eth0" {
+			if said := fmt.Sprintf("%s %s %s %s %s", r.IP, r.Overlay, r.Address, req.Container, req.Interface); err == nil && said != "10.0.0.2 o 9.0.0.1 c eth0" {
 				err = errors.New(said)
 			}
 			if r.Call == CallReleaseAddress {
