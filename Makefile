@@ -55,12 +55,10 @@ unit: ## run the tests of each package, with the race detector (root)
 
 .PHONY: integration
 integration: ## run the tests on several hosts (root)
-	@echo "integration: the built programs on hosts made of namespaces"
-	@$(GO) test -count 1 -timeout 20m ./integration
+	@echo "integration: the built programs on hosts made of namespaces, and the coordinator's page in a browser"
+	@$(GO) test -count 1 -timeout 30m ./integration ./integration/page
 	@echo "torture: three etcd members and three coordinators that are killed, paused and cut off"
 	@$(GO) test -count 1 -timeout 20m ./integration/torture
-	@echo "page: the coordinator's page in a browser, on three real agents and ten thousand played ones"
-	@$(GO) test -count 1 -timeout 10m ./integration/page
 
 .PHONY: docs
 docs: deps ## take the manual's pictures of the page anew, into docs/images (root)

@@ -42,6 +42,7 @@ func (c cniCall) strace(t *testing.T, h *lab.Host, options ...string) lab.Result
 // TestKilledAnywhere kills -9 the ADD before each of its steps. A DEL leaves
 // nothing then, and the next ADD does what the first should have done.
 func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	s := newCNIScene(t)
 	ctx := t.Context()
 	h := s.A
@@ -101,6 +102,7 @@ func TestKilledAnywhere(t *testing.T) {
 // TestKilledAndNeverDeleted: when no DEL comes, the companion frees all once
 // the container is gone; a GC does at once.
 func TestKilledAndNeverDeleted(t *testing.T) {
+	t.Parallel()
 	s := newCNIScene(t)
 	ctx := t.Context()
 	h := s.A

@@ -38,6 +38,7 @@ type slot struct {
 // TestAgainstModel plays rounds of parallel ADD, DEL, CHECK and GC on one
 // host: no address is given twice, and none is lost.
 func TestAgainstModel(t *testing.T) {
+	t.Parallel()
 	rounds := modelRounds
 	if text := os.Getenv(roundsEnv); text != "" {
 		rounds = must[int](t)(strconv.Atoi(text))

@@ -22,6 +22,7 @@ func decode(t *testing.T, data []byte, v any) {
 // whose agents run; a disabled one gives nothing until it is enabled; names
 // that DC/OS reserves are none; and no overlay is made over a host's own routes.
 func TestDCOSNetworksAddedLater(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	ctx := t.Context()
 	for _, h := range s.Agents() {

@@ -148,6 +148,7 @@ func (h *healing) doctorFaults() []fault {
 // TestDoctor stops a host's companion and harms the host in every way that the
 // companion mends, and in some that it can't: doctor names each, and what to do.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	h := newHealing(t)
 	ctx := t.Context()
 	h.whole = must[string](t)(h.overlays(ctx))
@@ -225,6 +226,7 @@ func (h *healing) leaseGone(ctx context.Context) {
 // TestPing asks all VTEPs of a cluster in which one host is cut off and
 // another has a smaller MTU.
 func TestPing(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	ctx := t.Context()
 	// As DC/OS's masters, they are part of the overlays without containers.

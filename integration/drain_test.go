@@ -144,6 +144,7 @@ func (d *draining) refuses(h *lab.Host, says string) {
 // on, no more are started, and with the last of them the overlay is gone by
 // itself. Then it is made anew with another range, and taken by force.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	d := newDraining(t)
 	ctx := t.Context()
 	d.call(http.MethodPut, "", `{"subnet": "10.20.0.0/16", "prefix": 26}`, http.StatusCreated)

@@ -33,6 +33,7 @@ func (r resident) addr(v6 bool) netip.AddrPort {
 // of both kinds run on it and on another one, on two hosts: who reaches whom
 // is asked each time, in both families.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	ctx := t.Context()
 	check(t, s.Up(ctx))

@@ -20,6 +20,7 @@ import (
 // TestThousandPeers has one companion learn of a thousand agents at once, and
 // of half of them going.
 func TestThousandPeers(t *testing.T) {
+	t.Parallel()
 	const n = 1000
 	s := newScene(t)
 	ctx := t.Context()

@@ -206,9 +206,12 @@ func (f *fixing) cutOff(round int) time.Duration {
 	})
 	f.until("the client beside the first to see the second", func(ctx context.Context) error { return answers(ctx, f.clients[0], now) })
 	check(t, answers(ctx, f.far, now))
-	if log := f.Companions["a"].Log(); !strings.Contains(log, "a container is taken off the network, for its fixed address went to another agent") {
-		t.Errorf("the companion does not say so:\n%s", log)
-	}
+	f.until("the companion to say so", func(context.Context) error {
+		if log := f.Companions["a"].Log(); !strings.Contains(log, fmt.Sprintf("address=%s container=%s because=", addr, name)) {
+			return fmt.Errorf("it says\n%s", log)
+		}
+		return nil
+	})
 	f.until("the companion to tell of it", func(ctx context.Context) error {
 		_, body, err := f.A.HTTP(ctx, http.MethodGet, "http://127.0.0.1:64002/healthz", nil)
 		if err == nil && !strings.Contains(string(body), "10.60.255.20 of overlay fixed went to another agent") {

@@ -25,6 +25,7 @@ const narrowOverlay = `{"subnet": "10.40.0.0/20", "prefix": 28, "max_subnets": 8
 // TestMoreSubnetsOnDemand runs ten times as many containers on a host as its
 // half of a subnet has addresses for.
 func TestMoreSubnetsOnDemand(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		// kill says that the coordinator dies while containers start.
