@@ -26,9 +26,9 @@ help: ## say what can be made
 
 .PHONY: build
 build: ## build the plugins, the daemons and dcos-overlayctl into bin/
-	@echo "build: dcos-overlay, dcos-ipam, dcos-overlay-coordinator, dcos-overlay-companion, dcos-overlayctl into $(BIN)/"
+	@echo "build: dcos-overlay, dcos-ipam, dcos-overlay-call, dcos-overlay-coordinator, dcos-overlay-companion, dcos-overlayctl into $(BIN)/"
 	@mkdir -p $(BIN)
-	@$(BUILD) -o $(BIN)/ ./plugins/dcos-overlay ./plugins/dcos-ipam
+	@$(BUILD) -o $(BIN)/ ./plugins/dcos-overlay ./plugins/dcos-ipam ./plugins/dcos-overlay-call
 	@$(BUILD) -o $(BIN)/dcos-overlay-coordinator ./coordinator
 	@$(BUILD) -o $(BIN)/dcos-overlay-companion ./companion
 	@$(BUILD) -o $(BIN)/dcos-overlayctl ./ctl

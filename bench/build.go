@@ -15,6 +15,7 @@ func programs() map[string]string {
 	return map[string]string{
 		"dcos-overlay":             own + "plugins/dcos-overlay",
 		"dcos-ipam":                own + "plugins/dcos-ipam",
+		"dcos-overlay-call":        own + "plugins/dcos-overlay-call",
 		"dcos-overlay-coordinator": own + "coordinator",
 		"bench-coordinator":        own + "bench/coordinator",
 		"floor":                    own + "bench/floor",

@@ -25,6 +25,7 @@ import (
 	"github.com/dcos/dcos-overlay/companion/teardown"
 	"github.com/dcos/dcos-overlay/companion/watch"
 	"github.com/dcos/dcos-overlay/internal/agentconf"
+	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/docker"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/version"
@@ -135,7 +136,7 @@ func serve(ctx context.Context, o options, h *host.Host, engine *docker.Engine, 
 				if err != nil {
 					return nil, err
 				}
-				return h.Client(ip)
+				return apiclient.ForAgent(h.Conf, ip)
 			})
 		},
 		func() { a.Run(ctx) },

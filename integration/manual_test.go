@@ -35,7 +35,7 @@ func running(networkConfig string) []manual.Block {
 			curl -fsS --retry 20 --retry-delay 1 --retry-all-errors http://127.0.0.1:64001/readyz
 			`},
 		{Place: "agents", Text: `
-			install -D -m 755 -t /opt/mesos/cni/bin "$PROGRAMS/dcos-overlay" "$PROGRAMS/dcos-ipam"
+			install -D -m 755 -t /opt/mesos/cni/bin "$PROGRAMS/dcos-overlay" "$PROGRAMS/dcos-ipam" "$PROGRAMS/dcos-overlay-call"
 			install -D -m 644 -t /etc/mesos/cni dcos-overlay/conf/dcos.cni
 			mkdir -p /etc/dcos-overlay
 			echo '{"master": "172.17.0.2", "network_config": {` + networkConfig + `}}' >/etc/dcos-overlay/agent.json

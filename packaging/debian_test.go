@@ -37,7 +37,7 @@ func bareDebian(t *testing.T, out string) {
 			t.Errorf("the installation calls systemctl %s: its configuration is not complete yet", c)
 		}
 	}
-	for _, p := range []string{"/usr/lib/cni/dcos-overlay", "/usr/lib/cni/dcos-ipam", "/usr/bin/dcos-overlay-coordinator", "/usr/bin/dcos-overlay-companion", "/usr/bin/dcos-overlayctl"} {
+	for _, p := range []string{"/usr/lib/cni/dcos-overlay", "/usr/lib/cni/dcos-ipam", "/usr/lib/cni/dcos-overlay-call", "/usr/bin/dcos-overlay-coordinator", "/usr/bin/dcos-overlay-companion", "/usr/bin/dcos-overlayctl"} {
 		runs(t, root, p)
 	}
 	if got := d.run(t, "dpkg-query", "-W", "-f", "${Version} ${db:Status-Abbrev}|", "dcos-overlay*"); got != strings.Repeat(debVersion+" ii |", 3) {

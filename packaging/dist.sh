@@ -50,7 +50,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 build() { # architecture directory
-	for program in dcos-overlay:plugins/dcos-overlay dcos-ipam:plugins/dcos-ipam \
+	for program in dcos-overlay:plugins/dcos-overlay dcos-ipam:plugins/dcos-ipam dcos-overlay-call:plugins/dcos-overlay-call \
 		dcos-overlay-coordinator:coordinator dcos-overlay-companion:companion dcos-overlayctl:ctl; do
 		(cd "$root" && GOARCH=$1 go build -trimpath -ldflags "$ldflags" -o "$2/${program%%:*}" "./${program#*:}")
 	done
@@ -84,7 +84,7 @@ tarball() { # architecture stage
 	name=dcos-overlay-${VERSION#v}-linux-$1
 	tree=$work/$name
 	mkdir -p "$tree/cni" "$tree/bin"
-	cp "$2/bin/dcos-overlay" "$2/bin/dcos-ipam" "$tree/cni/"
+	cp "$2/bin/dcos-overlay" "$2/bin/dcos-ipam" "$2/bin/dcos-overlay-call" "$tree/cni/"
 	cp "$2/bin/dcos-overlay-coordinator" "$2/bin/dcos-overlay-companion" "$2/bin/dcos-overlayctl" "$tree/bin/"
 	cp -r "$2/conf" "$2/man" "$2/completions" "$tree/"
 	install -m 644 "$root/LICENSE" "$root/README.md" "$2/sbom.cdx.json" "$tree/"

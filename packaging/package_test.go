@@ -31,7 +31,7 @@ const (
 
 // programs are what a release has, by its place in the tarball.
 func programs() []string {
-	return []string{"cni/dcos-overlay", "cni/dcos-ipam", "bin/dcos-overlay-coordinator", "bin/dcos-overlay-companion", "bin/dcos-overlayctl"}
+	return []string{"cni/dcos-overlay", "cni/dcos-ipam", "cni/dcos-overlay-call", "bin/dcos-overlay-coordinator", "bin/dcos-overlay-companion", "bin/dcos-overlayctl"}
 }
 
 // TestRelease builds once and looks at the result from all sides, since to
@@ -125,7 +125,7 @@ func tarball(t *testing.T, out, arch string) {
 		}
 	}
 	// Mesos takes the directory as it is: nothing but plugins may be in it.
-	if got := names(t, filepath.Join(tree, "cni")); !slices.Equal(got, []string{"dcos-ipam", "dcos-overlay"}) {
+	if got := names(t, filepath.Join(tree, "cni")); !slices.Equal(got, []string{"dcos-ipam", "dcos-overlay", "dcos-overlay-call"}) {
 		t.Errorf("cni/ has %q", got)
 	}
 	var deps []string

@@ -24,7 +24,7 @@ func rpms(t *testing.T, out, arch string) {
 				"/usr/lib/systemd/network/10-dcos-overlay.link", "/usr/lib/systemd/network/10-dcos-overlay.network",
 				"/usr/lib/systemd/system/dcos-overlay-companion.service",
 				"/usr/lib/tmpfiles.d/dcos-overlay.conf",
-				"/usr/libexec/cni/dcos-ipam", "/usr/libexec/cni/dcos-overlay",
+				"/usr/libexec/cni/dcos-ipam", "/usr/libexec/cni/dcos-overlay", "/usr/libexec/cni/dcos-overlay-call",
 			},
 			configs: []string{"/etc/dcos-overlay/agent.json", "/etc/dcos-overlay/companion.env"},
 			scripts: []string{"postinstall", "preuninstall", "postuninstall"},

@@ -173,7 +173,7 @@ func (c *clients) to(h *host.Host, ip netip.Addr) (*apiclient.Client, error) {
 	if c.client != nil && c.ip == ip {
 		return c.client, nil
 	}
-	client, err := h.Client(ip)
+	client, err := apiclient.ForAgent(h.Conf, ip)
 	if err != nil {
 		return nil, err
 	}

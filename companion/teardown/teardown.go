@@ -12,6 +12,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/companion/conffile"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
+	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/firewall"
 	"github.com/dcos/dcos-overlay/internal/host"
 	"github.com/dcos/dcos-overlay/internal/kernel"
@@ -124,7 +125,7 @@ func (t *Teardown) release(ctx context.Context, held *agentstate.Held) error {
 	if held == nil {
 		return nil
 	}
-	client, err := t.Host.Client(held.Agent.IP)
+	client, err := apiclient.ForAgent(t.Host.Conf, held.Agent.IP)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ const module = "github.com/dcos/dcos-overlay"
 var programs = map[string]string{
 	"dcos-overlay":             module + "/plugins/dcos-overlay",
 	"dcos-ipam":                module + "/plugins/dcos-ipam",
+	"dcos-overlay-call":        module + "/plugins/dcos-overlay-call",
 	"dcos-overlay-coordinator": module + "/coordinator",
 	"dcos-overlay-companion":   module + "/companion",
 	"dcos-overlayctl":          module + "/ctl",

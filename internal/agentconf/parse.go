@@ -95,8 +95,10 @@ func (f *file) fields() []field {
 // fields are errors.
 func Parse(data []byte) (Config, error) {
 	f := newFile()
-	if err := f.read(data, func(p place, err error) error { return fmt.Errorf("line %d: %s: %w", p.line, p.name, err) }); err != nil {
-		return Config{}, err
+	if !f.readPlain(data) {
+		if err := f.read(data, func(p place, err error) error { return fmt.Errorf("line %d: %s: %w", p.line, p.name, err) }); err != nil {
+			return Config{}, err
+		}
 	}
 	var c Config
 	for _, r := range f.rules() {

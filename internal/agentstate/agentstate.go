@@ -84,7 +84,7 @@ func (d Dir) Held() (*Held, error) {
 		return nil, fmt.Errorf("read the lease: %w", err)
 	}
 	h := Held{file: file}
-	if err := json.Unmarshal(data, &h); err != nil {
+	if err := h.decode(data); err != nil {
 		return nil, fmt.Errorf("read the lease %s: %w; it is claimed anew once it is removed", d.leasePath(), err)
 	}
 	if !h.Agent.IP.IsValid() || !h.Agent.VTEP.IP.IsValid() {

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -254,3 +255,7 @@ type ErrorBody struct {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// ErrUnreachable is the cause when no coordinator gave an answer, or the ones
+// that did can't serve at the moment. Trying again later may help.
+var ErrUnreachable = errors.New("no coordinator answered")

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/tlsfile"
 )
@@ -40,9 +41,8 @@ const (
 	StreamSilence = 30 * time.Second
 )
 
-// ErrUnreachable is the cause when no coordinator gave an answer, or the ones
-// that did can't serve at the moment. Trying again later may help.
-var ErrUnreachable = errors.New("no coordinator answered")
+// ErrUnreachable is api.ErrUnreachable.
+var ErrUnreachable = api.ErrUnreachable
 
 // Options are what a Client is made of.
 type Options struct {
@@ -98,6 +98,11 @@ func New(o Options) (*Client, error) {
 	}
 	c.http = &http.Client{Transport: c.transport()}
 	return c, nil
+}
+
+// ForAgent calls from the agent's address ip, by its configuration.
+func ForAgent(conf agentconf.Config, ip netip.Addr) (*Client, error) {
+	return New(Options{Masters: conf.Master, LocalIP: ip, CAFile: conf.CAFile, CertFile: conf.CertFile, KeyFile: conf.KeyFile})
 }
 
 // Close drops idle connections.

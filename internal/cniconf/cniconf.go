@@ -110,7 +110,7 @@ func Parse(stdin []byte, cniArgs string) (*Conf, error) {
 		return nil, err
 	}
 	var w wishes
-	if err := json.Unmarshal(stdin, &w); err != nil {
+	if err := w.read(stdin); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "read the CNI configuration: "+err.Error(), "")
 	}
 	if errs := append(c.checkIPAM(), c.fill(&w, cniArgs)...); len(errs) > 0 {
@@ -153,7 +153,7 @@ func Identify(stdin []byte) (*Conf, error) {
 		return nil, err
 	}
 	var w wishes
-	if json.Unmarshal(stdin, &w) == nil {
+	if w.read(stdin) == nil {
 		c.Ports, _ = c.ports(&w)
 	}
 	return c, nil
@@ -162,7 +162,7 @@ func Identify(stdin []byte) (*Conf, error) {
 // identify is Identify without ports.
 func identify(stdin []byte) (*Conf, error) {
 	var r identity
-	if err := json.Unmarshal(stdin, &r); err != nil {
+	if err := r.read(stdin); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "read the CNI configuration: "+err.Error(), "")
 	}
 	c := &Conf{
@@ -196,21 +196,19 @@ func (c *Conf) checkIPAM() (errs []error) {
 	if c.IPAMType != TypeIPAM && c.IPAMType != TypeHostLocal {
 		return nil
 	}
-	var r struct {
-		IPAM map[string]json.RawMessage `json:"ipam"`
-	}
-	if err := json.Unmarshal(c.Stdin, &r); err != nil {
+	has, err := ipamFields(c.Stdin)
+	if err != nil {
 		return []error{err}
 	}
 	for _, name := range []string{"ranges", "subnet", "rangeStart", "rangeEnd", "gateway"} {
-		if _, ok := r.IPAM[name]; ok {
+		if has(name) {
 			errs = append(errs, fmt.Errorf("ipam.%s: addresses are of the subnet that this agent leased of overlay %s: remove it, or, to pick one address, ask for it (\"ips\", CNI_ARGS IP=)", name, c.Overlay))
 		}
 	}
-	if _, ok := r.IPAM["dataDir"]; ok {
+	if has("dataDir") {
 		errs = append(errs, errors.New("ipam.dataDir: the place of reservations is \"cni_data_dir\" in the agent's file: remove it"))
 	}
-	if _, ok := r.IPAM["resolvConf"]; ok && c.IPAMType == TypeIPAM {
+	if has("resolvConf") && c.IPAMType == TypeIPAM {
 		errs = append(errs, errors.New("ipam.resolvConf is not read: set \"dns\" instead"))
 	}
 	return errs

@@ -13,7 +13,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/dcos/dcos-overlay/internal/api"
-	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/portmap"
 )
@@ -114,7 +113,7 @@ func code(err error) uint {
 	switch {
 	case errors.As(err, &known):
 		return known.code
-	case errors.Is(err, apiclient.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, api.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		return types.ErrTryAgainLater
 	case errors.As(err, &exhausted):
 		return CodeNoAddress

@@ -12,7 +12,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/dcos/dcos-overlay/internal/api"
-	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/portmap"
 )
@@ -25,7 +24,7 @@ func TestOf(t *testing.T) {
 		msg  string
 	}{
 		{errors.New("a\nb"), types.ErrInternal, "ADD: overlay dcos: a; b"},
-		{fmt.Errorf("claim: %w", apiclient.ErrUnreachable), types.ErrTryAgainLater, ""},
+		{fmt.Errorf("claim: %w", api.ErrUnreachable), types.ErrTryAgainLater, ""},
 		{fmt.Errorf("claim: %w", context.DeadlineExceeded), types.ErrTryAgainLater, ""},
 		{&ipam.ExhaustedError{Overlay: "dcos"}, CodeNoAddress, ""},
 		{&ipam.DuplicateError{Overlay: "dcos"}, CodeDuplicate, ""},

@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/plainjson"
 )
 
 // New is the result for addrs, with those of routes that lie in a family that
@@ -43,6 +44,9 @@ func New(dns types.DNS, addrs []ipam.Address, routes []netip.Prefix) *current.Re
 // none. Its errors are *types.Error.
 func Prev(stdin []byte) (*current.Result, error) {
 	// Most have none, and are not worth the types of a whole configuration.
+	if v := plainjson.Parse(stdin); !v.Get("prevResult").There() && v.Plain() {
+		return nil, nil
+	}
 	var has struct {
 		PrevResult json.RawMessage `json:"prevResult"`
 	}

@@ -62,7 +62,7 @@ func (h *Host) claimable(ctx context.Context, held *agentstate.Held, overlay str
 	if err != nil {
 		return err
 	}
-	client, err := h.Client(ip)
+	client, err := h.client(ip)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/api"
-	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/lease"
 )
 
@@ -28,9 +27,9 @@ const (
 // Prepare makes the host ready for containers of the overlay: a lease, and
 // the kernel programmed by it. It is the cold path of ADD: with a lease on disk
 // it goes on without coordinator. Failures to reach one, where there is no
-// lease, are apiclient.ErrUnreachable. It does nothing when ready says so.
+// lease, are api.ErrUnreachable. It does nothing when ready says so.
 func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentstate.Held) bool) (*agentstate.Held, error) {
-	return h.obtain(ctx, overlay, ready, func(ctx context.Context, client *apiclient.Client, held *agentstate.Held, fresh bool) error {
+	return h.obtain(ctx, overlay, ready, func(ctx context.Context, client Coordinator, held *agentstate.Held, fresh bool) error {
 		done, err := h.Program(ctx, held, h.knowledge(ctx, client, fresh))
 		for _, r := range done.Repairs {
 			h.Log.Info("set up for the first container", "what", r.What)
@@ -55,13 +54,13 @@ func (h *Host) Lease(ctx context.Context, overlay string) (*agentstate.Held, err
 		_, ok := h.Pool(held, overlay)
 		return ok && !held.Drains(overlay)
 	}
-	return h.obtain(ctx, overlay, leased, func(context.Context, *apiclient.Client, *agentstate.Held, bool) error { return nil })
+	return h.obtain(ctx, overlay, leased, func(context.Context, Coordinator, *agentstate.Held, bool) error { return nil })
 }
 
 // obtain gets the lease by which then goes on, both with the host's lock held.
 // fresh says that it is the coordinator's word, not only what is on disk.
 func (h *Host) obtain(ctx context.Context, overlay string, enough func(*agentstate.Held) bool,
-	then func(ctx context.Context, client *apiclient.Client, held *agentstate.Held, fresh bool) error,
+	then func(ctx context.Context, client Coordinator, held *agentstate.Held, fresh bool) error,
 ) (*agentstate.Held, error) {
 	unlock, err := h.Dir.Lock(ctx)
 	if err != nil {
@@ -81,7 +80,7 @@ func (h *Host) obtain(ctx context.Context, overlay string, enough func(*agentsta
 	if err != nil {
 		return nil, err
 	}
-	client, err := h.Client(ip)
+	client, err := h.client(ip)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +121,7 @@ func (h *Host) address(old *agentstate.Held) (netip.Addr, error) {
 // had, else what is on disk. Only the first says if a subnet is still ours. A
 // state directory that is full is no reason to refuse containers of a lease
 // that is in it.
-func (h *Host) claimFor(ctx context.Context, client *apiclient.Client, ip netip.Addr, old *agentstate.Held, overlay string) (*agentstate.Held, error) {
+func (h *Host) claimFor(ctx context.Context, client Coordinator, ip netip.Addr, old *agentstate.Held, overlay string) (*agentstate.Held, error) {
 	_, leased := h.Pool(old, overlay)
 	timeout := claimTimeout
 	if leased {
@@ -139,11 +138,11 @@ func (h *Host) claimFor(ctx context.Context, client *apiclient.Client, ip netip.
 		h.Log.Warn("the coordinator's answer can't be kept; the lease on disk grants the same, and holds", "error", err)
 		return unkept.granted, nil
 	}
-	if leased && errors.Is(err, apiclient.ErrUnreachable) {
+	if leased && errors.Is(err, api.ErrUnreachable) {
 		h.Log.Warn("no word from the coordinator, so the lease on disk holds", "error", err)
 		return old, nil
 	}
-	if errors.Is(err, apiclient.ErrUnreachable) {
+	if errors.Is(err, api.ErrUnreachable) {
 		from := "\"master\" in " + h.Conf.Path
 		if h.Conf.Path == "" {
 			from = "the default, for there is no agent's file"
@@ -163,7 +162,7 @@ func sameGrant(a, b *lease.Agent, overlay string) bool {
 }
 
 // knowledge asks for all agents, and falls back on those known before.
-func (h *Host) knowledge(ctx context.Context, client *apiclient.Client, answered bool) Knowledge {
+func (h *Host) knowledge(ctx context.Context, client Coordinator, answered bool) Knowledge {
 	if answered {
 		ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 		defer cancel()
@@ -184,7 +183,7 @@ func (h *Host) knowledge(ctx context.Context, client *apiclient.Client, answered
 }
 
 // report tells the coordinator how it went, where no companion does.
-func (h *Host) report(ctx context.Context, client *apiclient.Client, ip netip.Addr, overlay string, failure error) {
+func (h *Host) report(ctx context.Context, client Coordinator, ip netip.Addr, overlay string, failure error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 	defer cancel()
 	state := lease.State{Status: lease.StatusOK}

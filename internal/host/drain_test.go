@@ -39,6 +39,7 @@ func TestDraining(t *testing.T) {
 		IP: netip.MustParseAddr("127.0.0.1"), Master: []string{coordinator.URL},
 		StateDir: t.TempDir(), RunDir: t.TempDir(), Network: lease.DefaultNetworkConfig(),
 	}, slog.New(slog.DiscardHandler))
+	h.Dial = direct
 	held := &agentstate.Held{Deleting: []string{"dcos"}, Revision: 5, Agent: lease.Agent{
 		ID: "id", IP: h.Conf.IP, VTEP: lease.VTEP{IP: netip.MustParsePrefix("44.128.0.1/20")},
 		Overlays: []lease.Overlay{{Name: "dcos", Subnets: []netip.Prefix{netip.MustParsePrefix("9.0.0.0/24")}}},

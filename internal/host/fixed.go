@@ -10,7 +10,6 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/api"
-	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/kernel"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -74,7 +73,7 @@ func (h *Host) claimFixed(ctx context.Context, ip netip.Addr, overlay string, ow
 		return err
 	}
 	defer unlock()
-	client, err := h.Client(ip)
+	client, err := h.client(ip)
 	if err != nil {
 		return err
 	}
@@ -95,7 +94,7 @@ func (h *Host) claimFixed(ctx context.Context, ip netip.Addr, overlay string, ow
 // ClaimFixed claims one fixed address for a container of this agent, and keeps
 // the lease that lists it. It needs the host's lock. That the address can't be
 // had is an *ipam.RequestError.
-func (h *Host) ClaimFixed(ctx context.Context, client *apiclient.Client, ip netip.Addr, overlay string, a netip.Addr, owner ipam.Owner, labels []string) (*agentstate.Held, error) {
+func (h *Host) ClaimFixed(ctx context.Context, client Coordinator, ip netip.Addr, overlay string, a netip.Addr, owner ipam.Owner, labels []string) (*agentstate.Held, error) {
 	id, err := h.Dir.ID()
 	if err != nil {
 		return nil, err
@@ -169,7 +168,7 @@ func (h *Host) returnFixed(ctx context.Context, overlay string, owner ipam.Owner
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	client, err := h.Client(held.Agent.IP)
+	client, err := h.client(held.Agent.IP)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ func TestAvailableWhenFull(t *testing.T) {
 		IP: netip.MustParseAddr("127.0.0.1"), Master: []string{coordinator.URL},
 		StateDir: t.TempDir(), RunDir: t.TempDir(), Network: lease.DefaultNetworkConfig(),
 	}, slog.New(slog.DiscardHandler))
+	h.Dial = direct
 	// A whole /30 for Mesos has one address beside network, gateway and broadcast.
 	held := &agentstate.Held{
 		Agent: lease.Agent{

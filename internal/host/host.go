@@ -15,7 +15,6 @@ import (
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/api"
-	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/firewall"
 	"github.com/dcos/dcos-overlay/internal/ipam"
@@ -29,22 +28,14 @@ type Host struct {
 	Conf agentconf.Config
 	Dir  agentstate.Dir
 	Log  *slog.Logger
+	// Dial is how Prepare, Lease, Reserve and Available get to ask
+	// coordinators; those who call none of them need not set it.
+	Dial Dialer
 }
 
 // New is the agent that conf describes.
 func New(conf agentconf.Config, log *slog.Logger) *Host {
 	return &Host{Conf: conf, Dir: agentstate.Dir{State: conf.StateDir, Run: conf.RunDir}, Log: log}
-}
-
-// Client calls the coordinator from ip.
-func (h *Host) Client(ip netip.Addr) (*apiclient.Client, error) {
-	return apiclient.New(apiclient.Options{
-		Masters:  h.Conf.Master,
-		LocalIP:  ip,
-		CAFile:   h.Conf.CAFile,
-		CertFile: h.Conf.CertFile,
-		KeyFile:  h.Conf.KeyFile,
-	})
 }
 
 // Pool are the addresses that held grants to Mesos containers of the overlay;
@@ -65,12 +56,12 @@ func (h *Host) Pool(held *agentstate.Held, overlay string) (ipam.Pool, bool) {
 
 // Claim asks the coordinator for subnets of the overlays, or of all that are
 // enabled, and keeps the answer as this agent's lease. It needs the lock.
-func (h *Host) Claim(ctx context.Context, client *apiclient.Client, ip netip.Addr, overlays []string, all bool) (*agentstate.Held, error) {
+func (h *Host) Claim(ctx context.Context, client Coordinator, ip netip.Addr, overlays []string, all bool) (*agentstate.Held, error) {
 	return h.claim(ctx, client, ip, api.ClaimRequest{Overlays: overlays, AllOverlays: all})
 }
 
 // claim is Claim for what req asks for, in this agent's name.
-func (h *Host) claim(ctx context.Context, client *apiclient.Client, ip netip.Addr, req api.ClaimRequest) (*agentstate.Held, error) {
+func (h *Host) claim(ctx context.Context, client Coordinator, ip netip.Addr, req api.ClaimRequest) (*agentstate.Held, error) {
 	var err error
 	if req.ID, err = h.Dir.ID(); err != nil {
 		return nil, err

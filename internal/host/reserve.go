@@ -10,7 +10,6 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/api"
-	"github.com/dcos/dcos-overlay/internal/apiclient"
 	"github.com/dcos/dcos-overlay/internal/dataplane"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/kernel"
@@ -102,7 +101,7 @@ func (h *Host) growable(ctx context.Context, held *agentstate.Held, overlay stri
 	if err := belowLimit(held, known, overlay, v6); err != nil {
 		return err
 	}
-	client, err := h.Client(held.Agent.IP)
+	client, err := h.client(held.Agent.IP)
 	if err != nil {
 		return err
 	}
@@ -111,7 +110,7 @@ func (h *Host) growable(ctx context.Context, held *agentstate.Held, overlay stri
 	defer cancel()
 	o, err := client.OverlayStatus(ctx, overlay)
 	switch {
-	case errors.Is(err, apiclient.ErrUnreachable):
+	case errors.Is(err, api.ErrUnreachable):
 		return fmt.Errorf("no coordinator grants one now: %w", err)
 	case err != nil:
 		return err
@@ -132,7 +131,7 @@ func (h *Host) growable(ctx context.Context, held *agentstate.Held, overlay stri
 }
 
 func (h *Host) claimMore(ctx context.Context, ip netip.Addr, overlay string, want api.SubnetCount) (*agentstate.Held, error) {
-	client, err := h.Client(ip)
+	client, err := h.client(ip)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +141,7 @@ func (h *Host) claimMore(ctx context.Context, ip netip.Addr, overlay string, wan
 	held, err := h.claim(ctx, client, ip, api.ClaimRequest{
 		Overlays: []string{overlay}, AtLeast: map[string]api.SubnetCount{overlay: want},
 	})
-	if errors.Is(err, apiclient.ErrUnreachable) {
+	if errors.Is(err, api.ErrUnreachable) {
 		err = fmt.Errorf("no coordinator grants one now: %w", err)
 	}
 	return held, err

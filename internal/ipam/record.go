@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -221,7 +220,7 @@ func (s *store) recordPath(o Owner) string {
 // finds one finds its record.
 func (s *store) remember(o Owner, home Home) error {
 	s.stamp = time.Now()
-	data, err := json.Marshal(record{ContainerID: o.ContainerID, IfName: o.IfName, Home: home, Stamp: s.stamp.UnixNano()})
+	data, err := record{ContainerID: o.ContainerID, IfName: o.IfName, Home: home, Stamp: s.stamp.UnixNano()}.encode()
 	if err != nil {
 		return fmt.Errorf("encode the record of %s: %w", o, err)
 	}
@@ -290,6 +289,6 @@ func readRecord(path string) (r record, ok bool) {
 }
 
 func parseRecord(data []byte) (r record, ok bool) {
-	err := json.Unmarshal(data, &r)
+	err := r.decode(data)
 	return r, err == nil && r.Netns.Path != "" && r.Netns.Inode != 0
 }

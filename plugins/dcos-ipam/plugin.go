@@ -43,7 +43,7 @@ func (p *plugin) run(verb string, args *skel.CmdArgs, do func(context.Context, *
 	if err != nil {
 		return cnierror.Of(verb, conf.Overlay, cnierror.New(types.ErrInvalidNetworkConfig, err))
 	}
-	return cnierror.Of(verb, conf.Overlay, do(ctx, conf, host.New(agent, p.log)))
+	return cnierror.Of(verb, conf.Overlay, do(ctx, conf, p.hostOf(agent, args)))
 }
 
 // clean does a verb that takes addresses away, by whatever there still is of
@@ -61,6 +61,14 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 		agent = agentconf.Config{StateDir: agentconf.DefaultStateDir, RunDir: agentconf.DefaultRunDir}
 	}
 	return cnierror.Of(verb, conf.Overlay, do(ctx, conf, host.New(agent, p.log).Pools(conf.Overlay)))
+}
+
+// hostOf is the host that agent describes. It asks coordinators by another
+// program.
+func (p *plugin) hostOf(agent agentconf.Config, args *skel.CmdArgs) *host.Host {
+	h := host.New(agent, p.log)
+	h.Dial = host.ByErrand(args.Path)
+	return h
 }
 
 // unidentifiedError says that a configuration names no overlay.
@@ -95,7 +103,7 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 			pool, _ := h.Pool(held, conf.Overlay)
 			return errors.Join(err, pool.Release(context.WithoutCancel(ctx), ownerOf(args)))
 		}
-		return result.PrintTo(p.out)
+		return cniresult.Print(p.out, result)
 	})
 }
 

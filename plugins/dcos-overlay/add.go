@@ -28,7 +28,7 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 		if err != nil {
 			return err
 		}
-		return result.PrintTo(p.out)
+		return cniresult.Print(p.out, result)
 	})
 }
 

@@ -53,7 +53,7 @@ func (p *plugin) run(verb string, args *skel.CmdArgs, do func(context.Context, *
 	if err != nil {
 		return cnierror.Of(verb, conf.Overlay, cnierror.New(types.ErrInvalidNetworkConfig, err))
 	}
-	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, host.New(agent, p.log), args}))
+	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, p.hostOf(agent, args), args}))
 }
 
 // clean does a verb that takes things away, by whatever there still is of
@@ -71,7 +71,15 @@ func (p *plugin) clean(verb string, args *skel.CmdArgs, do func(context.Context,
 		p.log.Warn(verb+" goes by the default directories", "error", err)
 		agent = agentconf.Config{StateDir: agentconf.DefaultStateDir, RunDir: agentconf.DefaultRunDir}
 	}
-	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, host.New(agent, p.log), args}))
+	return cnierror.Of(verb, conf.Overlay, do(ctx, &call{p.log, conf, p.hostOf(agent, args), args}))
+}
+
+// hostOf is the host that agent describes. It asks coordinators by another
+// program.
+func (p *plugin) hostOf(agent agentconf.Config, args *skel.CmdArgs) *host.Host {
+	h := host.New(agent, p.log)
+	h.Dial = host.ByErrand(args.Path)
+	return h
 }
 
 // unidentifiedError says that a configuration names no overlay.
