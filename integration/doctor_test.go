@@ -89,7 +89,7 @@ func symptoms() map[string]symptom {
 		"coordinator away for a minute, then VTEP deleted":    {"fail", "no answer", "start"},
 		"port 64000 taken by another":                         {"fail", "UDP port 64000 is taken by the VXLAN device vx-taken (VNI 77)", "end the other program"},
 		"VXLAN dropped by a firewall":                         {"fail", "VXLAN packets (UDP 64000) are dropped: table filter: -A INPUT -p udp -m udp --dport 64000 -j DROP", "--dport 64000 -j ACCEPT"},
-		"underlay's MTU too small":                            {"warn", "packets of more than 1250 do not fit the underlay's 1300", "overlay_mtu"},
+		"underlay's MTU too small":                            {"warn", "overlay_mtu is 1420, and eth0, whose MTU is 1300, takes 1250 inside VXLAN", "overlay_mtu"},
 		"a peer's answers dropped":                            {"fail", "VTEP 44.128.0.3 of agent 172.17.0.3: no answer", "let UDP port 64000 through"},
 		"a peer not in the filter":                            {"fail", "lacks agent 172.17.0.3, whose packets are dropped", start},
 	}

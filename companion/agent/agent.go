@@ -180,7 +180,6 @@ func (a *Agent) pass(ctx context.Context) Pass {
 	var overlaysErr error
 	if held != nil {
 		a.publish(held, nil)
-		done.Warnings = append(done.Warnings, a.tooLong(held, &done)...)
 		var states []api.OverlayStatus
 		states, overlaysErr = a.eachOverlay(ctx, held, err, &done)
 		a.publish(held, states)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/dcos/dcos-overlay/companion/peers"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
-	"github.com/dcos/dcos-overlay/internal/lease"
 )
 
 // DefaultExtraHold is how long a further subnet must have been empty before it
@@ -53,7 +52,7 @@ func (a *Agent) shrink(ctx context.Context, view *peers.View, held *agentstate.H
 			if time.Since(since) < a.ExtraHold {
 				continue
 			}
-			if held, err = a.withdraw(ctx, held, e); err != nil {
+			if held, err = a.withdraw(ctx, view, held, e); err != nil {
 				return held, fmt.Errorf("give back subnet %s of overlay %s, which is empty: %w", subnet, o.Name, err)
 			}
 			delete(unused, e)
@@ -75,7 +74,7 @@ func (a *Agent) reserved(ctx context.Context, e extra) (n int64, err error) {
 }
 
 // withdraw gives e back, unless somebody has taken an address of it meanwhile.
-func (a *Agent) withdraw(ctx context.Context, held *agentstate.Held, e extra) (*agentstate.Held, error) {
+func (a *Agent) withdraw(ctx context.Context, view *peers.View, held *agentstate.Held, e extra) (*agentstate.Held, error) {
 	less := *held
 	less.Agent = *held.Agent.Clone()
 	o := less.Agent.Overlay(e.overlay)
@@ -99,7 +98,7 @@ func (a *Agent) withdraw(ctx context.Context, held *agentstate.Held, e extra) (*
 		return &less, err
 	}
 	a.Log.Info("a subnet was empty, and is given back", "overlay", e.overlay, "subnet", e.subnet)
-	fresh, err := a.renew(ctx, held.Agent.IP, overlayNames(less.Agent), renewTimeout)
+	fresh, err := a.renew(ctx, held.Agent.IP, wanted(&less, view), renewTimeout)
 	if err != nil {
 		return &less, err
 	}
@@ -109,11 +108,4 @@ func (a *Agent) withdraw(ctx context.Context, held *agentstate.Held, e extra) (*
 
 func without(list []netip.Prefix, p netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(list, func(x netip.Prefix) bool { return x == p })
-}
-
-func overlayNames(a lease.Agent) (names []string) {
-	for _, o := range a.Overlays {
-		names = append(names, o.Name)
-	}
-	return names
 }

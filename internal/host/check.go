@@ -73,7 +73,7 @@ func (h *Host) Check(ctx context.Context, held *agentstate.Held, known Knowledge
 	} else {
 		out.Underlay = underlay
 		out.MTU, out.VTEPMTU = h.mtus(held, underlay)
-		add(Finding{Part: PartUnderlay, Want: fmt.Sprintf("%s on %s, MTU %d", self.IP, underlay.Name, underlay.MTU), Warnings: tooLarge(out, self.IP.Is6())})
+		add(Finding{Part: PartUnderlay, Want: fmt.Sprintf("%s on %s, MTU %d", self.IP, underlay.Name, underlay.MTU), Warnings: h.tooLong(held, underlay)})
 		h.checkDevices(ctx, k, held, &out)
 	}
 	forwarding, err := k.CheckForwarding(ctx, true, self.VTEP.IP6.IsValid())
@@ -87,14 +87,6 @@ func (h *Host) Check(ctx context.Context, held *agentstate.Held, known Knowledge
 	problems, err := f.Check(ctx, conf)
 	add(Finding{Part: PartRules, Want: "chains, their rules and the jumps to them", Problems: problems, Warnings: f.Warnings(ctx), Err: err})
 	return out, nil
-}
-
-// tooLarge warns of a VTEP whose full packets do not fit the underlay's.
-func tooLarge(c Checked, v6 bool) []string {
-	if most := dataplane.ContainerMTU(0, c.Underlay.MTU, v6); c.VTEPMTU > most {
-		return []string{fmt.Sprintf("the VTEP's MTU is %d, and packets of more than %d do not fit the underlay's %d with VXLAN around them", c.VTEPMTU, most, c.Underlay.MTU)}
-	}
-	return nil
 }
 
 func (h *Host) checkDevices(ctx context.Context, k *kernel.Kernel, held *agentstate.Held, out *Checked) {

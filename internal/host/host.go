@@ -211,6 +211,7 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 	done.Underlay = underlay
 	var vtepMTU int
 	done.MTU, vtepMTU = h.mtus(held, underlay)
+	done.Warnings = append(done.Warnings, h.tooLong(held, underlay)...)
 	vtep := dataplane.VTEPOf(self, vtepMTU)
 	vtep.TxOffload = h.Conf.VTEPTxOffload
 	vtepErr := done.Note(KindDevice)(k.EnsureVTEP(ctx, vtep))
@@ -228,15 +229,6 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 		}
 	}
 	return vtepErr
-}
-
-// mtus are the containers' MTU and the VTEP's, in bytes.
-func (h *Host) mtus(held *agentstate.Held, underlay kernel.Underlay) (container, vtep int) {
-	container = dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, held.Agent.IP.Is6())
-	if held.Network.VTEPMTU != 0 {
-		return container, held.Network.VTEPMTU
-	}
-	return container, container
 }
 
 // fewChanges is how many changed entries a log line names one by one.

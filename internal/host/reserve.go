@@ -162,7 +162,7 @@ func (h *Host) openBridge(ctx context.Context, held *agentstate.Held, overlay st
 	if err != nil {
 		return err
 	}
-	mtu := dataplane.ContainerMTU(h.Conf.Network.OverlayMTU, underlay.MTU, held.Agent.IP.Is6())
+	mtu, _ := h.mtus(held, underlay)
 	_, err = k.EnsureBridge(ctx, dataplane.MesosBridgeOf(*held.Agent.Overlay(overlay), mtu))
 	return err
 }
