@@ -65,28 +65,6 @@ func (s *Server) releaseAddress(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) getAddresses(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := bounded(r)
-	defer cancel()
-	all, err := s.registry.Addresses(ctx, r.PathValue("name"))
-	if err != nil {
-		return err
-	}
-	s.write(w, http.StatusOK, all)
-	return nil
-}
-
-func (s *Server) getReservations(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := bounded(r)
-	defer cancel()
-	all, err := s.registry.Reservations(ctx, r.PathValue("name"))
-	if err != nil {
-		return err
-	}
-	s.write(w, http.StatusOK, all)
-	return nil
-}
-
 func (s *Server) getReservation(w http.ResponseWriter, r *http.Request) error {
 	addr, err := fixedAddress(r)
 	if err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 
@@ -8,26 +9,22 @@ import (
 	"github.com/dcos/dcos-overlay/internal/network"
 )
 
-func (s *Server) getOverlays(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := bounded(r)
-	defer cancel()
-	all, err := s.registry.Overlays(ctx)
-	if err != nil {
-		return err
+// listed answers what get tells, for the {name} of the path if it has one.
+func listed[T any](s *Server, get func(ctx context.Context, name string) (T, error)) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		ctx, cancel := bounded(r)
+		defer cancel()
+		all, err := get(ctx, r.PathValue("name"))
+		if err != nil {
+			return err
+		}
+		s.write(w, http.StatusOK, all)
+		return nil
 	}
-	s.write(w, http.StatusOK, all)
-	return nil
 }
 
-func (s *Server) getOverlay(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := bounded(r)
-	defer cancel()
-	o, err := s.registry.Overlay(ctx, r.PathValue("name"))
-	if err != nil {
-		return err
-	}
-	s.write(w, http.StatusOK, o)
-	return nil
+func (s *Server) overlays(ctx context.Context, _ string) ([]api.Overlay, error) {
+	return s.registry.Overlays(ctx)
 }
 
 // putOverlay answers 201 where the overlay was not there, else 200, with the

@@ -240,6 +240,12 @@ func (s session) remove(ctx context.Context, have apinetwork.Inspect) error {
 // ours. One that is absent or not ours is success; one that containers use is
 // an error that is ErrInUse.
 func (e *Engine) Remove(ctx context.Context, name string) error {
+	return e.ours(ctx, name, session.remove)
+}
+
+// ours calls do with the Docker network of the overlay called name, if there is
+// one and it is ours.
+func (e *Engine) ours(ctx context.Context, name string, do func(session, context.Context, apinetwork.Inspect) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	s, err := e.connect(ctx)
@@ -251,7 +257,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	if err != nil || have == nil || have.Labels[Label] != name {
 		return err
 	}
-	return s.remove(ctx, *have)
+	return do(s, ctx, *have)
 }
 
 // Usage counts the addresses of n that running containers hold and those that
