@@ -1,7 +1,3 @@
-// Whoever runs for milliseconds does not ask cgroups how many cores it may use.
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
-
 // Command dcos-ipam is the CNI IPAM plugin that hands out addresses of the
 // subnets that this agent holds of an overlay. dcos-overlay runs the same code
 // in its own process; other main plugins exec this one.

@@ -1,7 +1,3 @@
-// Whoever runs for milliseconds does not ask cgroups how many cores it may use.
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
-
 // Command dcos-overlay is the CNI plugin that puts a container on an overlay.
 package main
 
