@@ -30,6 +30,8 @@ if [ -n "${proxy:-}" ]; then
 	export http_proxy="$proxy" https_proxy="$proxy"
 fi
 
+# What a run that was killed has left: nobody else is here, by the lock.
+rm -rf "$cache"/tree.* "$archive.new"
 # On the disk, for a machine's /tmp may be too small or mounted without devices.
 tree=$(mktemp -d "$cache/tree.XXXXXX")
 trap 'rm -rf "$tree" "$archive.new"' EXIT
