@@ -89,6 +89,10 @@ func (h *Host) PowerOff() error {
 	if h.pid == 0 {
 		return nil
 	}
+	before, err := uptime()
+	if err != nil {
+		return fmt.Errorf("ending host %s: %w", h.Name, err)
+	}
 	if err := h.first.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("ending host %s: %w", h.Name, err)
 	}
@@ -102,7 +106,8 @@ func (h *Host) PowerOff() error {
 	h.control.Close()
 	h.netns.Close()
 	h.life = life{}
-	return h.lab.markEnded(h)
+	h.lab.markEnded(h, before)
+	return nil
 }
 
 // Reboot is a power cut and a new start: processes, network and /run are new,
@@ -182,11 +187,13 @@ func (h *Host) boot(ctx context.Context) error {
 	h.life = life{pid: cmd.Process.Pid, first: cmd.Process, control: control, netns: netns.None(), ended: ended}
 	h.started++
 	if err := h.await(ctx); err != nil {
+		before, uptimeErr := uptime()
 		_ = h.first.Kill()
 		<-ended
 		control.Close()
 		h.life = life{}
-		err = errors.Join(err, h.lab.markEnded(h))
+		h.lab.markEnded(h, before)
+		err = errors.Join(err, uptimeErr)
 		text, _ := os.ReadFile(logFile.Name())
 		return fmt.Errorf("starting host %s: %w: %s", h.Name, err, tail(string(text)))
 	}

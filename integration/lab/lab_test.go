@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dcos/dcos-overlay/integration/lab"
 )
 
@@ -392,5 +394,36 @@ func TestAddHostRefuses(t *testing.T) {
 	}
 	if _, err := lab.New(lab.Options{Bin: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "built first") {
 		t.Errorf("a lab without programs: %v", err)
+	}
+}
+
+// TestLabsSideBySide: the kernel gives the numbers of the namespaces of a
+// host that ends to hosts that start at that moment. A lab that closes does
+// not take another's hosts for its own leftovers.
+func TestLabsSideBySide(t *testing.T) {
+	coming, _ := newLab(t, 0)
+	going, hosts := newLab(t, 4)
+	var both errgroup.Group
+	both.Go(func() error {
+		for range 3 {
+			for _, h := range hosts {
+				if err := h.Reboot(t.Context()); err != nil {
+					return err
+				}
+			}
+		}
+		return going.Close()
+	})
+	both.Go(func() error {
+		for i := range 24 {
+			addr := netip.AddrFrom4([4]byte{172, 17, 0, byte(2 + i)})
+			if _, err := coming.AddHost(t.Context(), string(rune('a'+i)), addr); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := both.Wait(); err != nil {
+		t.Error(err)
 	}
 }

@@ -133,8 +133,8 @@ func removeCgroup(top string) error {
 // space is a namespace that a host has or had.
 type space struct {
 	host string
-	// ended is when the host's life ended, in clock ticks since boot; 0 while
-	// it is on.
+	// ended is a moment just before the host's life ended, in clock ticks
+	// since boot; 0 while it is on.
 	ended int64
 }
 
@@ -156,28 +156,34 @@ func (l *Lab) remember(h *Host) error {
 	return nil
 }
 
-// markEnded notes that the namespaces of a host, which has just ended, may
-// from now on be others': the kernel uses their numbers again.
-func (l *Lab) markEnded(h *Host) error {
-	// proc_uptime(5): seconds since boot, with two decimals; a clock tick is a
-	// hundredth of a second, see time(7).
-	text, err := os.ReadFile("/proc/uptime")
-	if err != nil {
-		return err
-	}
-	var seconds, hundredths int64
-	if _, err := fmt.Sscanf(string(text), "%d.%d", &seconds, &hundredths); err != nil {
-		return fmt.Errorf("reading /proc/uptime: %w", err)
-	}
+// markEnded notes that the namespaces of a host may be others' from a moment
+// on: the kernel uses their numbers again as soon as they are free, which is
+// before anybody learns that the host has ended. So the moment is one before
+// the host was killed.
+func (l *Lab) markEnded(h *Host, tick int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for link, s := range l.spaces {
 		if s.host == h.Name && s.ended == 0 {
-			s.ended = seconds*100 + hundredths
+			s.ended = tick
 			l.spaces[link] = s
 		}
 	}
-	return nil
+}
+
+// uptime is the time since boot in clock ticks.
+func uptime() (int64, error) {
+	// proc_uptime(5): seconds since boot, with two decimals; a clock tick is a
+	// hundredth of a second, see time(7).
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0, err
+	}
+	var seconds, hundredths int64
+	if _, err := fmt.Sscanf(string(text), "%d.%d", &seconds, &hundredths); err != nil {
+		return 0, fmt.Errorf("reading /proc/uptime: %w", err)
+	}
+	return seconds*100 + hundredths, nil
 }
 
 // leftoverTimeout bounds the waiting for what may still be on its way out, or
