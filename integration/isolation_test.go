@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -118,8 +119,8 @@ func reachable(t *testing.T, all []resident, isolated bool) {
 	check(t, err)
 }
 
-// matrix is who reaches whom. Ways to the outside and from hosts are always
-// open; wrong counts those ways that are not as they should be.
+// matrix is who reaches whom. Ways to the outside and from the agents are
+// always open; wrong counts those ways that are not as they should be.
 func matrix(ctx context.Context, all []resident, isolated bool) (table string, wrong int) {
 	type way struct {
 		label  string
@@ -129,18 +130,32 @@ func matrix(ctx context.Context, all []resident, isolated bool) (table string, w
 		opened bool
 	}
 	var ways []*way
+	where := func(a, b *lab.Host) string {
+		if a == b {
+			return "same host"
+		}
+		return "other host"
+	}
+	var hosts []*lab.Host
+	for _, r := range all {
+		if !slices.Contains(hosts, r.host) {
+			hosts = append(hosts, r.host)
+		}
+	}
 	for _, v6 := range []bool{false, true} {
+		for _, from := range hosts {
+			for _, to := range all {
+				ways = append(ways, &way{label: fmt.Sprintf("host\t%s %s\t%s", to.overlay, to.kind, where(from, to.host)),
+					from: &from.Place, to: to.addr(v6), open: true})
+			}
+		}
 		for _, from := range all {
 			for _, to := range all {
 				if from.Container == to.Container {
 					continue
 				}
-				where := "other host"
-				if from.host == to.host {
-					where = "same host"
-				}
 				ways = append(ways, &way{
-					label: fmt.Sprintf("%s %s\t%s %s\t%s", from.overlay, from.kind, to.overlay, to.kind, where),
+					label: fmt.Sprintf("%s %s\t%s %s\t%s", from.overlay, from.kind, to.overlay, to.kind, where(from.host, to.host)),
 					from:  &from.Place, to: to.addr(v6), open: !isolated || from.overlay == to.overlay,
 				})
 			}
