@@ -36,35 +36,74 @@ func (k *Kernel) SyncFixed(ctx context.Context, bridge string, want []netip.Addr
 	if err := k.begin(ctx); err != nil {
 		return nil, err
 	}
-	link, err := k.link(bridge)
+	dev, have, err := k.fixedOn(ctx, bridge)
 	if err != nil {
 		return nil, err
 	}
-	dev := device{name: bridge, index: uint32(link.Attrs().Index)}
-	var have []routeSeen
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		found, err := readTable(ctx, k.conn, unix.RTM_GETROUTE, dev.routeDump(family), dev.parseRoute)
-		if err != nil {
-			return nil, fmt.Errorf("list routes on %s: %w", bridge, err)
-		}
-		have = append(have, found...)
-	}
 	var msgs []rtnl.Message
-	for _, a := range want {
-		if !slices.ContainsFunc(have, func(r routeSeen) bool { return isFixed(r, a) }) {
-			msgs = append(msgs, dev.setFixed(a))
-		}
+	for _, a := range unrouted(want, have) {
+		msgs = append(msgs, dev.setFixed(a))
 	}
-	for _, r := range have {
-		if !slices.ContainsFunc(want, func(a netip.Addr) bool { return isFixed(r, a) }) {
-			msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELROUTE, Body: r.raw, What: fixedRoute{"delete", bridge, r.dst.Addr()}, AbsentOK: true})
-		}
+	for _, r := range strayRoutes(want, have) {
+		msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELROUTE, Body: r.raw, What: fixedRoute{"delete", bridge, r.dst.Addr()}, AbsentOK: true})
 	}
 	_, errs := k.conn.Apply(ctx, msgs)
 	for _, m := range msgs {
 		repairs = append(repairs, m.What.String())
 	}
 	return repairs, errors.Join(errs...)
+}
+
+// CheckFixed tells what SyncFixed would change: which of want are not routed to
+// the bridge, and which others are.
+func (k *Kernel) CheckFixed(ctx context.Context, bridge string, want []netip.Addr) (lacking, stray []netip.Addr, err error) {
+	defer k.mu.Unlock()
+	if err := k.begin(ctx); err != nil {
+		return nil, nil, err
+	}
+	_, have, err := k.fixedOn(ctx, bridge)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range strayRoutes(want, have) {
+		stray = append(stray, r.dst.Addr())
+	}
+	return unrouted(want, have), stray, nil
+}
+
+// fixedOn are our routes on the bridge.
+func (k *Kernel) fixedOn(ctx context.Context, bridge string) (dev device, have []routeSeen, err error) {
+	link, err := k.link(bridge)
+	if err != nil {
+		return dev, nil, err
+	}
+	dev = device{name: bridge, index: uint32(link.Attrs().Index)}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		found, err := readTable(ctx, k.conn, unix.RTM_GETROUTE, dev.routeDump(family), dev.parseRoute)
+		if err != nil {
+			return dev, nil, fmt.Errorf("list routes on %s: %w", bridge, err)
+		}
+		have = append(have, found...)
+	}
+	return dev, have, nil
+}
+
+func unrouted(want []netip.Addr, have []routeSeen) (out []netip.Addr) {
+	for _, a := range want {
+		if !slices.ContainsFunc(have, func(r routeSeen) bool { return isFixed(r, a) }) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func strayRoutes(want []netip.Addr, have []routeSeen) (out []routeSeen) {
+	for _, r := range have {
+		if !slices.ContainsFunc(want, func(a netip.Addr) bool { return isFixed(r, a) }) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func isFixed(r routeSeen, a netip.Addr) bool {

@@ -28,6 +28,14 @@ func TestFixedRoutes(t *testing.T) {
 		t.Errorf("a second time it repaired %q, %v", repairs, err)
 	}
 	ip(t, "route add 9.0.255.9/32 dev m-dcos proto 44")
+	v4stray, absent := netip.MustParseAddr("9.0.255.9"), netip.MustParseAddr("9.0.255.10")
+	for range 2 { // a look changes nothing
+		lacking, stray, err := k.CheckFixed(ctx, "m-dcos", []netip.Addr{absent, v6})
+		slices.SortFunc(stray, netip.Addr.Compare)
+		if err != nil || !slices.Equal(lacking, []netip.Addr{absent}) || !slices.Equal(stray, []netip.Addr{v4, v4stray}) {
+			t.Errorf("it lacks %v, and has %v beside, %v", lacking, stray, err)
+		}
+	}
 	repairs, err = k.SyncFixed(ctx, "m-dcos", []netip.Addr{v6})
 	slices.Sort(repairs)
 	if want := []string{"delete route to the fixed address 9.0.255.7 dev m-dcos", "delete route to the fixed address 9.0.255.9 dev m-dcos"}; err != nil || !slices.Equal(repairs, want) {
@@ -41,6 +49,9 @@ func TestFixedRoutes(t *testing.T) {
 	contains(t, ip(t, "route show"), "9.0.255.8 dev m-dcos proto 45", "9.0.0.0/25 dev m-dcos proto kernel")
 	lacks(t, ip(t, "route show")+ip(t, "-6 route show"), "proto 44")
 	if err := k.AddFixed(ctx, "m-none", v4); !errors.Is(err, ErrNoDevice) {
+		t.Errorf("without bridge: %v", err)
+	}
+	if _, _, err := k.CheckFixed(ctx, "m-none", nil); !errors.Is(err, ErrNoDevice) {
 		t.Errorf("without bridge: %v", err)
 	}
 	if err := k.RemoveFixed(ctx, "m-none", v4); err != nil {

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/cnierror"
 	"github.com/dcos/dcos-overlay/internal/cniresult"
+	"github.com/dcos/dcos-overlay/internal/kernel"
 	"github.com/dcos/dcos-overlay/internal/network"
 	"github.com/dcos/dcos-overlay/internal/portmap"
 	"github.com/dcos/dcos-overlay/plugins/dcos-overlay/attachment"
@@ -88,6 +91,43 @@ func (c *call) checkReserved(ctx context.Context, part cniresult.Part) error {
 		if _, ours := subnetOf(pool, addr); (ours || !c.foreign()) && !slices.Contains(reserved, addr) {
 			return fmt.Errorf("address %s is not reserved for it", addr)
 		}
+	}
+	return c.checkFixed(ctx, held, part)
+}
+
+// checkFixed wants those of the addresses that are fixed to be the container's
+// by this agent's lease, too, and routed to the bridge.
+func (c *call) checkFixed(ctx context.Context, held *agentstate.Held, part cniresult.Part) error {
+	if held == nil || c.foreign() {
+		return nil
+	}
+	info, _ := held.Network.Overlay(c.conf.Overlay)
+	var fixed []netip.Addr
+	for _, a := range part.Addrs {
+		if info.IsStatic(a.Prefix.Addr()) {
+			fixed = append(fixed, a.Prefix.Addr())
+		}
+	}
+	if len(fixed) == 0 {
+		return nil
+	}
+	o := held.Agent.Overlay(c.conf.Overlay)
+	for _, a := range fixed {
+		if o == nil || !o.Fixed(a, c.args.ContainerID, c.args.IfName) {
+			return fmt.Errorf("the fixed address %s is not this agent's any more: another one has taken it over, or somebody has deleted this agent", a)
+		}
+	}
+	k, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	lacking, _, err := k.CheckFixed(ctx, c.bridge(), fixed)
+	if err != nil {
+		return fmt.Errorf("look at the routes to fixed addresses: %w", err)
+	}
+	if len(lacking) > 0 {
+		return fmt.Errorf("this host has no route to the fixed addresses %v on bridge %s", lacking, c.bridge())
 	}
 	return nil
 }
