@@ -181,7 +181,7 @@ func (l *Lab) Close() error {
 	errs = append(errs, l.Outside.PowerOff())
 	close(l.starts)
 	errs = append(errs, l.leftovers())
-	errs = append(errs, os.RemoveAll(l.dir))
+	errs = append(errs, l.removeDirs(func(name string) bool { return name == filepath.Base(l.dir) }))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing the lab: %w", err)
 	}
@@ -195,9 +195,19 @@ func (l *Lab) logf(format string, args ...any) {
 	fmt.Fprintf(l.log, "%s lab: %s\n", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
 }
 
+// untilTimeout bounds an Until whose caller sets no deadline. It only costs when
+// something is wrong, and is long for a machine that is busy with other tests.
+const untilTimeout = 3 * time.Minute
+
 // Until calls f again and again until it succeeds. When ctx ends first, its
-// error says what was awaited and what f said last.
+// error says what was awaited and what f said last. A ctx without deadline ends
+// after untilTimeout.
 func Until(ctx context.Context, what string, f func(context.Context) error) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, untilTimeout)
+		defer cancel()
+	}
 	// Often enough not to slow a test, seldom enough not to load a machine.
 	const pause = 20 * time.Millisecond
 	ticker := time.NewTicker(pause)

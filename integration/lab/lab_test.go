@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		ownLab()
 		return
 	}
-	dir, err := os.MkdirTemp("", "dcos-overlay-lab-bin")
+	dir, err := lab.TempDir()
 	if err == nil {
 		err = lab.BuildTools(context.Background(), dir)
 	}
@@ -244,7 +244,7 @@ func TestCable(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := netip.AddrPortFrom(b.Addr, 7000)
-	stream, err := a.Stream(ctx, to, 2*time.Second)
+	stream, err := a.Stream(ctx, to, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestCable(t *testing.T) {
 		}
 	}
 	// The connection stood it, but not without a gap.
-	gap, err := stream.Wait(ctx)
+	gap, err := stream.Finish(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

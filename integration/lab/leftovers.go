@@ -64,21 +64,32 @@ func startTime(pid int) (string, error) {
 }
 
 // removeStale removes what is left of labs whose owner is gone. Their
-// processes, mounts and networks have ended with the owner.
+// processes, mounts and networks end with the owner.
 func (l *Lab) removeStale() error {
-	errs := []error{l.removeCgroups(stale)}
-	entries, err := os.ReadDir(filepath.Dir(l.dir))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !stale(e.Name()) {
-			continue
+	return errors.Join(l.removeCgroups(stale), l.removeDirs(stale))
+}
+
+// removeDirs removes the directories of those labs whose name fits.
+func (l *Lab) removeDirs(fits func(string) bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
+	defer cancel()
+	temp := filepath.Dir(l.dir)
+	// The processes of a lab whose owner has just been killed may write on for a
+	// moment, and another lab may be removing the same.
+	return Until(ctx, "the directories to be removed", func(context.Context) error {
+		entries, err := os.ReadDir(temp)
+		if err != nil {
+			return err
 		}
-		l.logf("removing %s, whose owner is gone", e.Name())
-		errs = append(errs, os.RemoveAll(filepath.Join(filepath.Dir(l.dir), e.Name())))
-	}
-	return errors.Join(errs...)
+		var errs []error
+		for _, e := range entries {
+			if fits(e.Name()) {
+				l.logf("removing %s", e.Name())
+				errs = append(errs, os.RemoveAll(filepath.Join(temp, e.Name())))
+			}
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // removeCgroups removes the cgroups of those labs whose name fits, in every

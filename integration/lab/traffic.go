@@ -41,7 +41,7 @@ func (p *Place) DialUDP(ctx context.Context, to netip.AddrPort) (netip.AddrPort,
 }
 
 // dialTimeout bounds one Dial: long enough for one lost SYN, which is sent
-// again after 1 s, and again after 3.
+// again after 1 s, and again after 3. Datagrams are sent again as often.
 const dialTimeout = "5s"
 
 func (p *Place) dial(ctx context.Context, args ...string) (netip.AddrPort, error) {

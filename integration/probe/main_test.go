@@ -45,6 +45,29 @@ func TestDialPrintsThePeerAsSeen(t *testing.T) {
 	}
 }
 
+// TestDialUDPAsksAgain: one lost datagram is not the end of it.
+func TestDialUDPAsksAgain(t *testing.T) {
+	p, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	go func() {
+		buf := make([]byte, 16)
+		// The first one is lost.
+		if _, _, err := p.ReadFromUDP(buf); err != nil {
+			return
+		}
+		if _, from, err := p.ReadFromUDP(buf); err == nil {
+			p.WriteToUDP([]byte(from.String()+"\n"), from)
+		}
+	}()
+	line, err := dial("udp", p.LocalAddr().String(), 30*time.Second)
+	if err != nil || !strings.HasPrefix(line, "127.0.0.1:") {
+		t.Errorf("the answer is %q, %v", line, err)
+	}
+}
+
 func TestStream(t *testing.T) {
 	var out bytes.Buffer
 	if err := run([]string{"stream", "-interval", "1ms", server(t), "20ms"}, &out); err != nil {

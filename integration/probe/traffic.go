@@ -118,16 +118,42 @@ func dial(network, addr string, timeout time.Duration) (string, error) {
 	if err := c.SetDeadline(deadline); err != nil {
 		return "", err
 	}
+	var line string
 	if strings.HasPrefix(network, "udp") {
-		if _, err := c.Write([]byte("?")); err != nil {
-			return "", err
-		}
+		line, err = ask(c, deadline)
+	} else {
+		line, err = bufio.NewReader(c).ReadString('\n')
 	}
-	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
 		return "", fmt.Errorf("connected to %s, but there is no answer: %w", addr, err)
 	}
 	return strings.TrimSpace(line), nil
+}
+
+// askEvery is how often a datagram is sent again, as TCP does with its first
+// segment (RFC 6298): one that is lost is no news.
+const askEvery = time.Second
+
+// ask sends a datagram until there is an answer.
+func ask(c net.Conn, deadline time.Time) (string, error) {
+	buf := make([]byte, 1024)
+	for {
+		if _, err := c.Write([]byte("?")); err != nil {
+			return "", err
+		}
+		again := time.Now().Add(askEvery)
+		if again.After(deadline) {
+			again = deadline
+		}
+		if err := c.SetReadDeadline(again); err != nil {
+			return "", err
+		}
+		n, err := c.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(deadline) {
+			continue
+		}
+		return string(buf[:n]), err
+	}
 }
 
 // blockSize is the size of a numbered block: small enough to be one segment,

@@ -17,7 +17,7 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "dcos-overlay-docker-bin-")
+	dir, err := lab.TempDir()
 	if err == nil {
 		err = lab.BuildTools(context.Background(), dir)
 	}
