@@ -22,6 +22,8 @@ func (s *session) agentsCommand() *cobra.Command {
 		Use:   "agents [IP]",
 		Short: "List the agents, or show one of them",
 		Args:  cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: s.completeAgent,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.ask(cmd.Context(), func(ctx context.Context, c *apiclient.Client) error {
 				if len(args) == 0 {
@@ -184,6 +186,8 @@ func (s *session) agentsDeleteCommand() *cobra.Command {
 			"An agent that is alive is deleted with --force only: its companion would claim anew, and get other\n" +
 			"subnets. Stop its containers and its companion first.",
 		Args: cobra.MinimumNArgs(1),
+
+		ValidArgsFunction: s.completeAgents,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var ips []netip.Addr
 			for _, text := range args {
@@ -217,6 +221,8 @@ func (s *session) agentsReleaseCommand() *cobra.Command {
 		Long: "Give back what an agent holds, all or of one overlay. A coordinator takes it from that agent itself, or by\n" +
 			"an operator's certificate: run it there, after dcos-overlay-companion --teardown.",
 		Args: cobra.ExactArgs(1),
+
+		ValidArgsFunction: s.completeAgent,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := address(args[0])
 			if err != nil {
@@ -243,6 +249,9 @@ func (s *session) agentsReleaseCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&overlay, "overlay", "", "only what it holds of this overlay")
+	completes(cmd, "overlay", func(cmd *cobra.Command, _ []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return s.completeOverlay(cmd, nil, word)
+	})
 	s.yesFlag(cmd)
 	return cmd
 }

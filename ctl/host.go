@@ -118,9 +118,12 @@ func (s *session) pingCommand() *cobra.Command {
 			"size get there and back. Where they do not it looks for the size that does. It exits with 1 if one does\nnot answer or has too small an MTU.",
 		RunE: func(cmd *cobra.Command, args []string) error { return s.ping(cmd.Context(), args, family, o) },
 		Args: cobra.ArbitraryArgs,
+
+		ValidArgsFunction: s.completeAgents,
 	}
 	f := cmd.Flags()
 	f.StringVar(&family, "family", "both", "VTEP addresses to ask: 4, 6 or both")
+	completes(cmd, "family", oneOf("4", "6", "both"))
 	f.IntVar(&o.Count, "count", 3, "packets to each address")
 	f.IntVar(&o.Size, "size", -1, "size of a full packet with its IP header, in bytes; 0 for small packets only (default the MTU of this host's VTEP)")
 	f.DurationVar(&o.Timeout, "wait", time.Second, "how long to wait for one answer")

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -17,10 +17,19 @@ import (
 
 func (s *session) overlaysCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "overlays",
-		Short: "List the overlays",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:               "overlays [NAME]",
+		Short:             "List the overlays, or show one of them",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: s.completeOverlay,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.ask(cmd.Context(), func(ctx context.Context, c *apiclient.Client) error {
+				if len(args) > 0 {
+					one, err := c.OverlayStatus(ctx, args[0])
+					if err != nil {
+						return fmt.Errorf("read overlay %s: %w", args[0], err)
+					}
+					return s.overlay(one)
+				}
 				all, err := c.Overlays(ctx)
 				if err != nil {
 					return fmt.Errorf("read the overlays: %w", err)
@@ -29,6 +38,41 @@ func (s *session) overlaysCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+// overlay prints all that is known of one.
+func (s *session) overlay(o api.Overlay) error {
+	return s.printer().Print(o, func(r *output.Rows) {
+		r.Add("overlay", o.Name)
+		r.Add("state", overlayState(o))
+		for _, f := range []struct {
+			family         string
+			all            netip.Prefix
+			prefix, docker int
+			fixed          netip.Prefix
+			units          *api.Units
+		}{
+			{"IPv4", o.Subnet, o.Prefix, o.DockerPrefix, o.StaticSubnet, o.Subnets},
+			{"IPv6", o.Subnet6, o.Prefix6, o.DockerPrefix6, o.StaticSubnet6, o.Subnets6},
+		} {
+			if !f.all.IsValid() {
+				continue
+			}
+			r.Add(f.family, space(f.all, f.prefix))
+			r.Add("  Docker's part", fmt.Sprintf("/%d of each", cmp.Or(f.docker, f.prefix+1)))
+			if u := f.units; u != nil {
+				r.Add("  subnets", fmt.Sprintf("%d leased, %d resting, %s free", u.Leased, u.Resting, many(int64(min(u.Free, endless)))))
+			}
+			if f.fixed.IsValid() {
+				r.Add("  fixed addresses", f.fixed)
+			}
+		}
+		if len(o.Statics()) > 0 {
+			r.Add("takeover after", o.Takeover())
+		}
+		r.Add("most an agent", plural(o.SubnetLimit(), "subnet"))
+		r.Add("held by", plural(o.Holders, "agent"))
+	})
 }
 
 func overlayRows(r *output.Rows, all ...api.Overlay) {
@@ -52,38 +96,42 @@ func both(o api.Overlay, figure func(*api.Units) string) string {
 }
 
 func (s *session) overlayCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "overlay", Short: "Create, enable, disable or delete an overlay"}
+	cmd := &cobra.Command{Use: "overlay", Short: "Create, change, enable, disable or delete an overlay; its fixed addresses"}
 	cmd.AddCommand(
 		s.overlayCreateCommand(),
+		s.overlaySetCommand(),
 		s.overlaySwitchCommand("enable", "Lease subnets of an overlay again", true),
 		s.overlaySwitchCommand("disable", "Lease no more subnets of an overlay; what is leased stays", false),
 		s.overlayDeleteCommand(),
+		s.overlayAddressesCommand(),
+		s.overlayReserveCommand(),
+		s.overlayUnreserveCommand(),
 	)
 	return cmd
 }
 
 func (s *session) overlayCreateCommand() *cobra.Command {
-	var subnet, subnet6 string
-	var prefix, prefix6 int
-	var disabled, isolated bool
+	var fields *overlayFields
+	var disabled bool
 	cmd := &cobra.Command{
-		Use:     "create NAME",
-		Short:   "Create an overlay",
-		Example: "  dcos-overlayctl overlay create web --subnet 10.20.0.0/16 --prefix 26",
-		Args:    cobra.ExactArgs(1),
+		Use:   "create NAME",
+		Short: "Create an overlay",
+		Example: "  dcos-overlayctl overlay create web --subnet 10.20.0.0/16 --prefix 26\n" +
+			"  dcos-overlayctl overlay create db --subnet 10.21.0.0/16 --prefix 26 --static-subnet 10.21.255.0/24 --isolated",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := network.Overlay{Name: args[0], Prefix: prefix, Prefix6: prefix6, Isolated: isolated}
+			o := network.Overlay{Name: args[0]}
 			if disabled {
 				o.Enabled = new(bool)
 			}
-			if err := errors.Join(setPrefix(&o.Subnet, "--subnet", subnet), setPrefix(&o.Subnet6, "--subnet6", subnet6)); err != nil {
-				return usageError{err}
+			if err := fields.apply(&o); err != nil {
+				return err
 			}
 			return s.ask(cmd.Context(), func(ctx context.Context, c *apiclient.Client) error {
 				_, err := c.OverlayStatus(ctx, o.Name)
 				switch {
 				case err == nil:
-					return usageError{fmt.Errorf("overlay %s is there already: see dcos-overlayctl overlays", o.Name)}
+					return usageError{fmt.Errorf("overlay %s is there already: see dcos-overlayctl overlays, and overlay set", o.Name)}
 				case !apiclient.IsCode(err, api.CodeNotFound):
 					return fmt.Errorf("look for overlay %s: %w", o.Name, err)
 				}
@@ -91,24 +139,49 @@ func (s *session) overlayCreateCommand() *cobra.Command {
 			})
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&subnet, "subnet", "", "its IPv4 space, such as 10.20.0.0/16")
-	f.IntVar(&prefix, "prefix", 0, "length of one agent's IPv4 subnet, such as 26")
-	f.StringVar(&subnet6, "subnet6", "", "its IPv6 space, such as fd01:c::/64")
-	f.IntVar(&prefix6, "prefix6", 0, "length of one agent's IPv6 subnet, such as 80")
-	f.BoolVar(&disabled, "disabled", false, "lease nothing from it yet")
-	f.BoolVar(&isolated, "isolated", false, "keep its containers and those of other overlays apart")
+	fields = newOverlayFields(cmd)
+	cmd.Flags().BoolVar(&disabled, "disabled", false, "lease nothing from it yet")
 	return cmd
 }
 
-func setPrefix(p *netip.Prefix, flag, text string) (err error) {
-	if text == "" {
-		return nil
+func (s *session) overlaySetCommand() *cobra.Command {
+	var fields *overlayFields
+	cmd := &cobra.Command{
+		Use:   "set NAME",
+		Short: "Change an overlay: what is given is set, all else stays",
+		Long: "Change an overlay: what is given is set, all else stays. An empty range takes away the one that there is.\n" +
+			"The coordinator refuses what agents that hold of it could not follow: see the reference, \"Overlays at runtime\".",
+		Example: "  dcos-overlayctl overlay set web --isolated\n" +
+			"  dcos-overlayctl overlay set web --isolated=false --max-subnets 4\n" +
+			"  dcos-overlayctl overlay set web --static-subnet 10.20.255.0/24 --static-takeover 90s",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: s.completeOverlay,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var none network.Overlay
+			if err := fields.apply(&none); err != nil {
+				return err
+			}
+			if !fields.given() {
+				return usageError{fmt.Errorf("set overlay %s: say what to change (see %s --help)", args[0], cmd.CommandPath())}
+			}
+			return s.ask(cmd.Context(), func(ctx context.Context, c *apiclient.Client) error {
+				now, err := c.OverlayStatus(ctx, args[0])
+				if err != nil {
+					return fmt.Errorf("set overlay %s: %w", args[0], err)
+				}
+				if err := notDeleting(now); err != nil {
+					return err
+				}
+				o := now.Overlay
+				if err := fields.apply(&o); err != nil {
+					return err
+				}
+				return s.put(ctx, c, o)
+			})
+		},
 	}
-	if *p, err = netip.ParsePrefix(text); err != nil {
-		return fmt.Errorf("%s: %q is not an address range such as 10.20.0.0/16", flag, text)
-	}
-	return nil
+	fields = newOverlayFields(cmd)
+	return cmd
 }
 
 func (s *session) put(ctx context.Context, c *apiclient.Client, o network.Overlay) error {
@@ -116,14 +189,23 @@ func (s *session) put(ctx context.Context, c *apiclient.Client, o network.Overla
 	if err != nil {
 		return fmt.Errorf("write overlay %s: %w", o.Name, err)
 	}
-	return s.printer().Print(now, func(r *output.Rows) { overlayRows(r, now) })
+	return s.overlay(now)
+}
+
+// notDeleting refuses what would end a delete that is under way.
+func notDeleting(o api.Overlay) error {
+	if o.Deleting {
+		return usageError{fmt.Errorf("overlay %s is being deleted: dcos-overlayctl overlay enable %[1]s ends that, and keeps it", o.Name)}
+	}
+	return nil
 }
 
 func (s *session) overlaySwitchCommand(verb, short string, on bool) *cobra.Command {
 	return &cobra.Command{
-		Use:   verb + " NAME",
-		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Use:               verb + " NAME",
+		Short:             short,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: s.completeOverlay,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.ask(cmd.Context(), func(ctx context.Context, c *apiclient.Client) error {
 				now, err := c.OverlayStatus(ctx, args[0])
@@ -133,6 +215,9 @@ func (s *session) overlaySwitchCommand(verb, short string, on bool) *cobra.Comma
 				o := now.Overlay
 				o.Enabled = nil
 				if !on {
+					if err := notDeleting(now); err != nil {
+						return err
+					}
 					o.Enabled = new(bool)
 				}
 				return s.put(ctx, c, o)
@@ -147,6 +232,8 @@ func (s *session) overlayDeleteCommand() *cobra.Command {
 		Use:   "delete NAME",
 		Short: "Delete an overlay, once no agent holds of it",
 		Args:  cobra.ExactArgs(1),
+
+		ValidArgsFunction: s.completeOverlay,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var now api.Overlay
 			err := s.ask(cmd.Context(), func(ctx context.Context, c *apiclient.Client) (err error) {

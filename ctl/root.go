@@ -88,6 +88,7 @@ func root(env environment) *cobra.Command {
 	f.StringVar(&s.certFile, "cert-file", "", "client certificate, PEM (default $"+envCertFile+", or cert_file in the agent's file)")
 	f.StringVar(&s.keyFile, "key-file", "", "its key, PEM (default $"+envKeyFile+", or key_file in the agent's file)")
 	f.StringVarP(&s.format, "output", "o", string(output.Table), "table, json or yaml")
+	completes(cmd, "output", oneOf(string(output.Table), string(output.JSON), string(output.YAML)))
 	f.DurationVar(&s.timeout, "timeout", defaultTimeout, "how long a command may take")
 	cmd.AddCommand(
 		s.statusCommand(), s.agentsCommand(), s.overlaysCommand(), s.overlayCommand(),

@@ -83,7 +83,45 @@ func (c *Client) DeleteOverlay(ctx context.Context, name string, force bool) (*a
 	return &out, nil
 }
 
+// FixedAddresses lists the fixed addresses of an overlay that are held.
+func (c *Client) FixedAddresses(ctx context.Context, overlay string) ([]api.FixedAddress, error) {
+	var out []api.FixedAddress
+	err := c.call(ctx, http.MethodGet, overlayPath(overlay)+"/addresses", nil, &out)
+	return out, err
+}
+
+// Reservations lists the fixed addresses of an overlay that are reserved.
+func (c *Client) Reservations(ctx context.Context, overlay string) ([]api.Reservation, error) {
+	var out []api.Reservation
+	err := c.call(ctx, http.MethodGet, overlayPath(overlay)+"/reservations", nil, &out)
+	return out, err
+}
+
+// Reservation reads one of them; one that is not reserved is an error with
+// api.CodeNotFound.
+func (c *Client) Reservation(ctx context.Context, overlay string, addr netip.Addr) (api.Reservation, error) {
+	var out api.Reservation
+	err := c.call(ctx, http.MethodGet, reservationPath(overlay, addr), nil, &out)
+	return out, err
+}
+
+// Reserve keeps a fixed address for containers that carry the label.
+func (c *Client) Reserve(ctx context.Context, overlay string, addr netip.Addr, label string) (api.Reservation, error) {
+	var out api.Reservation
+	err := c.call(ctx, http.MethodPut, reservationPath(overlay, addr), api.Reservation{Label: label}, &out)
+	return out, err
+}
+
+// Unreserve ends that. One that is not reserved is success.
+func (c *Client) Unreserve(ctx context.Context, overlay string, addr netip.Addr) error {
+	return c.call(ctx, http.MethodDelete, reservationPath(overlay, addr), nil, nil)
+}
+
 func overlayPath(name string) string { return api.PathOverlays + "/" + url.PathEscape(name) }
+
+func reservationPath(overlay string, addr netip.Addr) string {
+	return overlayPath(overlay) + "/reservations/" + url.PathEscape(addr.String())
+}
 
 // State reads DC/OS's state, as it is.
 func (c *Client) State(ctx context.Context) (json.RawMessage, error) {
