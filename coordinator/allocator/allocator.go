@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"math"
 	"net/netip"
 	"time"
 
@@ -42,6 +41,8 @@ type Pool struct {
 	// rest has every released unit, and some that no longer are: those are
 	// dropped when they come to the top.
 	rest restHeap
+
+	count count
 }
 
 // ExhaustedError says that no unit can be handed out now.
@@ -77,6 +78,7 @@ func New() *Pool {
 		used:     map[netip.Prefix]struct{}{},
 		released: map[netip.Prefix]time.Time{},
 		held:     map[netip.Prefix]struct{}{},
+		count:    count{young: map[netip.Prefix]time.Time{}},
 	}
 }
 
@@ -100,6 +102,7 @@ func (p *Pool) shape(space netip.Prefix, bits int, except netip.Prefix, hosts bo
 		return
 	}
 	p.space, p.bits, p.hosts, p.except = space, bits, hosts, except
+	defer p.recount()
 	p.cursor = netip.Prefix{}
 	if !space.IsValid() || bits < space.Bits() || bits > space.Addr().BitLen() {
 		p.space = netip.Prefix{}
@@ -158,10 +161,14 @@ func following(u netip.Prefix) netip.Prefix {
 }
 
 // Use marks u as leased. A second time changes nothing.
-func (p *Pool) Use(u netip.Prefix) { p.used[u] = struct{}{} }
+func (p *Pool) Use(u netip.Prefix) {
+	defer p.weigh(u, p.Used(u))
+	p.used[u] = struct{}{}
+}
 
 // Unuse takes Use back.
 func (p *Pool) Unuse(u netip.Prefix) {
+	defer p.weigh(u, p.Used(u))
 	delete(p.used, u)
 	p.forgotten(u)
 }
@@ -172,12 +179,14 @@ func (p *Pool) Release(u netip.Prefix, since time.Time) {
 		return
 	}
 	p.released[u] = since
+	p.weigh(u, p.Used(u))
 	heap.Push(&p.rest, resting{u, since})
 }
 
 // Unrelease takes Release back.
 func (p *Pool) Unrelease(u netip.Prefix) {
 	delete(p.released, u)
+	p.weigh(u, p.Used(u))
 	p.forgotten(u)
 }
 
@@ -223,45 +232,11 @@ func (p *Pool) ReleasedAt(u netip.Prefix) (time.Time, bool) {
 	return since, ok
 }
 
-// Usage counts a pool's units.
-type Usage struct {
-	Leased, Resting int
-	// Free are those that a claim could get now. A float: an IPv6 space has
-	// more of them than an integer can count.
-	Free float64
-}
-
-// Usage counts p's units as of now.
-func (p *Pool) Usage(now time.Time, quarantine time.Duration) Usage {
-	var u Usage
-	if !p.space.IsValid() {
-		return u
-	}
-	for unit := range p.used {
-		if p.fits(unit) {
-			u.Leased++
-		}
-	}
-	for unit, since := range p.released {
-		if _, used := p.used[unit]; !used && p.fits(unit) && since.After(now.Add(-quarantine)) {
-			u.Resting++
-		}
-	}
-	all := math.Ldexp(1, p.bits-p.space.Bits())
-	if p.hosts {
-		all = max(0, all-2)
-	}
-	if p.except.IsValid() {
-		all -= math.Ldexp(1, p.bits-p.except.Bits())
-	}
-	u.Free = max(0, all-float64(u.Leased)-float64(u.Resting))
-	return u
-}
-
 // Hold picks the next unit and keeps it from other callers until Drop. now
 // less quarantine is the latest release that has rested enough. The error is
 // an *ExhaustedError.
 func (p *Pool) Hold(now time.Time, quarantine time.Duration) (netip.Prefix, error) {
+	p.age(now.Add(-quarantine))
 	u := p.neverUsed()
 	if !u.IsValid() {
 		u = p.rested(now.Add(-quarantine))
@@ -333,10 +308,9 @@ func (p *Pool) stale(r resting) bool {
 
 func (p *Pool) exhausted(quarantine time.Duration) *ExhaustedError {
 	e := &ExhaustedError{Space: p.space, Bits: p.bits, Hosts: p.hosts, Leased: len(p.used), Resting: len(p.released), Held: len(p.held)}
-	for _, since := range p.released {
-		if until := since.Add(quarantine); e.Until.IsZero() || until.Before(e.Until) {
-			e.Until = until
-		}
+	if len(p.rest) > 0 {
+		// rested has left none at the top that is no longer released.
+		e.Until = p.rest[0].since.Add(quarantine)
 	}
 	return e
 }

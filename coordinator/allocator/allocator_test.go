@@ -83,6 +83,10 @@ func TestUsage(t *testing.T) {
 	release(p, "9.0.2.0/24", at(11))
 	release(p, "9.0.3.0/26", at(11)) // of another cut
 	check(Usage{Leased: 1, Resting: 1, Free: 2})
+	p.Release(netip.MustParsePrefix("9.0.0.0/24"), at(19))
+	check(Usage{Leased: 1, Resting: 1, Free: 2})
+	p.Unuse(netip.MustParsePrefix("9.0.0.0/24"))
+	check(Usage{Resting: 2, Free: 2})
 	p.CutInto(netip.Prefix{}, 0, netip.Prefix{})
 	check(Usage{})
 	if got := hosts("44.128.0.0/29").Usage(at(0), quarantine); got != (Usage{Free: 6}) {
@@ -220,7 +224,7 @@ func TestWalk(t *testing.T) {
 		for i := range all {
 			all[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24)
 		}
-		now := at(0)
+		now, space := at(0), p.space
 		used, held := map[netip.Prefix]bool{}, map[netip.Prefix]bool{}
 		released := map[netip.Prefix]time.Time{}
 
@@ -229,7 +233,7 @@ func TestWalk(t *testing.T) {
 			var best netip.Prefix
 			for _, u := range all {
 				since, was := released[u]
-				if used[u] || held[u] {
+				if used[u] || held[u] || !space.IsValid() || !space.Overlaps(u) {
 					continue
 				}
 				if !was {
@@ -296,7 +300,38 @@ func TestWalk(t *testing.T) {
 				released[u] = now
 			},
 			"wait": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.IntRange(1, 7).Draw(t, "minutes")) * time.Minute)
+				// A clock may be set back.
+				now = now.Add(time.Duration(rapid.IntRange(-2, 7).Draw(t, "minutes")) * time.Minute)
+			},
+			"forget": func(t *rapid.T) {
+				u := rapid.SampledFrom(all).Draw(t, "unit")
+				if used[u] || held[u] {
+					return
+				}
+				p.Unrelease(u)
+				delete(released, u)
+			},
+			"cut": func(t *rapid.T) {
+				space = rapid.SampledFrom([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/21"), netip.MustParsePrefix("10.0.0.0/22"), {}}).Draw(t, "space")
+				p.CutInto(space, 24, netip.Prefix{})
+			},
+			"count": func(t *rapid.T) {
+				var want Usage
+				for _, u := range all {
+					since, was := released[u]
+					switch {
+					case !space.IsValid() || !space.Overlaps(u):
+					case used[u]:
+						want.Leased++
+					case was && now.Sub(since) < quarantine:
+						want.Resting++
+					default:
+						want.Free++
+					}
+				}
+				if got := p.Usage(now, quarantine); got != want {
+					t.Fatalf("usage is %+v, want %+v", got, want)
+				}
 			},
 			"": func(t *rapid.T) {
 				if len(p.used) != len(used) || len(p.released) != len(released) || len(p.held) != len(held) {

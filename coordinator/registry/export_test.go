@@ -45,6 +45,9 @@ func (r *Registry) Differs(ctx context.Context) (string, error) {
 			return fmt.Sprintf("agent %s is %+v, and in etcd %s", ip, have, a.line), nil
 		}
 	}
+	if !reflect.DeepEqual(r.idx.tally, x.tally) {
+		return fmt.Sprintf("the tally is %+v, and by etcd %+v", r.idx.tally, x.tally), nil
+	}
 	if len(r.idx.agents) != len(x.agents) || len(r.idx.own) > 0 {
 		return fmt.Sprintf("there are %d agents, and in etcd %d; %d records are expected still", len(r.idx.agents), len(x.agents), len(r.idx.own)), nil
 	}

@@ -67,33 +67,36 @@ type duty struct {
 // mesosDuties finds what is to be done.
 func (r *Registry) mesosDuties(view MesosView) []duty {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.following {
+	following, agents := r.following, r.idx.byIP.Clone()
+	r.mu.Unlock()
+	if !following {
 		return nil
 	}
 	now := r.opts.Now()
-	for ip := range r.spared {
-		if _, alive := r.idx.alive[ip]; !alive || r.idx.mesos[ip].Gone.IsZero() {
-			delete(r.spared, ip)
-		}
-	}
+	spared := map[netip.Addr]bool{}
 	var out []duty
-	for ip := range r.idx.agents {
-		seen := r.idx.mesos[ip]
+	for a := range ascend(agents, netip.Addr{}) {
+		ip, seen := a.IP, a.mesos
 		want, known := view.judge(ip, seen, now)
 		switch {
 		case !known:
 		case want != seen.storedMesos:
 			out = append(out, duty{ip: ip, seen: seen, want: want})
 		case want.Gone.IsZero() || now.Sub(want.Gone) < r.opts.MesosGrace || len(view.Recovered) > 0:
-		case r.spare(ip, want.Gone):
+		case a.alive:
+			spared[ip] = true
+			if !r.spared[ip] {
+				r.opts.Log.Warn("an agent is gone from Mesos for longer than the grace period, and is alive; it keeps what it holds", "agent", ip, "since", want.Gone)
+			}
 		default:
-			// It has had time to report to this coordinator; see silences.
+			// It has had time to report to this coordinator; see silences,
+			// which alone writes r.quiet, in this goroutine.
 			if noticed, quiet := r.quiet[ip]; quiet && now.Sub(noticed) >= r.opts.AliveTTL {
 				out = append(out, duty{ip: ip, seen: seen, release: true})
 			}
 		}
 	}
+	r.spared = spared
 	return out
 }
 
@@ -121,19 +124,6 @@ func (v MesosView) judge(ip netip.Addr, seen mesosEntry, now time.Time) (want st
 		return storedMesos{ID: seen.ID, Gone: now.UTC()}, true
 	}
 	return seen.storedMesos, had
-}
-
-// spare tells whether the agent at ip is alive though Mesos has lost it, and
-// says so once. r.mu is held.
-func (r *Registry) spare(ip netip.Addr, since time.Time) bool {
-	if _, alive := r.idx.alive[ip]; !alive {
-		return false
-	}
-	if !r.spared[ip] {
-		r.spared[ip] = true
-		r.opts.Log.Warn("an agent is gone from Mesos for longer than the grace period, and is alive; it keeps what it holds", "agent", ip, "since", since)
-	}
-	return true
 }
 
 // noteMesos takes down what Mesos says of an agent, unless another coordinator

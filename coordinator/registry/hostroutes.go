@@ -30,7 +30,7 @@ func (r *Registry) HostRoutes(ctx context.Context) ([]HostRoute, error) {
 	defer r.mu.Unlock()
 	var out []HostRoute
 	for ip, a := range r.idx.alive {
-		for _, c := range r.idx.clashes(a.report().HostRoutes) {
+		for _, c := range clashes(r.idx.net, a.report().HostRoutes) {
 			out = append(out, HostRoute{ip, c})
 		}
 	}

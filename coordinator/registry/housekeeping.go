@@ -62,7 +62,7 @@ func (r *Registry) finishDeletes(ctx context.Context) error {
 	r.mu.Lock()
 	var drained []string
 	for name, o := range r.idx.overlays {
-		if r.following && o.Deleting && len(r.idx.holders(name)) == 0 {
+		if r.following && o.Deleting && r.idx.tally.holders[name] == 0 {
 			drained = append(drained, name)
 		}
 	}

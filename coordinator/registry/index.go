@@ -34,8 +34,10 @@ type index struct {
 	agents map[netip.Addr]*agentEntry
 	// own are records that this coordinator is about to write.
 	own map[netip.Addr]ownRecord
-	// byIP has the same agents in order.
-	byIP *tree
+	// byIP has the same agents in order, with what is known of each, and tally
+	// counts them: both are kept by stand.
+	byIP  *tree
+	tally tally
 	// seenChange is the revision of the last change of an agent's record or
 	// of the network; after a load, which does not tell, that of the load.
 	seenChange int64
@@ -101,6 +103,7 @@ func newIndex() *index {
 		agents:   map[netip.Addr]*agentEntry{},
 		own:      map[netip.Addr]ownRecord{},
 		byIP:     newTree(),
+		tally:    newTally(),
 		ids:      map[string]idEntry{},
 		alive:    map[netip.Addr]aliveEntry{},
 		silent:   map[netip.Addr]silentEntry{},
@@ -250,7 +253,7 @@ func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
 			return nil, nil
 		}
 		delete(x.agents, ip)
-		x.byIP.Delete(e)
+		x.stand(ip)
 		x.seenChange = kv.rev
 		return &api.Event{Type: api.EventDelete, IP: ip}, nil
 	}
@@ -259,7 +262,7 @@ func (x *index) applyAgent(rest string, kv keyValue) (*api.Event, error) {
 		return nil, err
 	}
 	x.agents[ip] = e
-	x.byIP.ReplaceOrInsert(e)
+	x.stand(ip)
 	x.seenChange = kv.rev
 	return &api.Event{Type: api.EventSet, Agent: e.Agent}, nil
 }
@@ -297,6 +300,7 @@ func (x *index) applyAlive(rest string, kv keyValue) error {
 	if err != nil {
 		return fmt.Errorf("etcd key %s: %w", kv.key, err)
 	}
+	defer x.stand(ip)
 	if kv.value == nil {
 		delete(x.alive, ip)
 		return nil
@@ -310,6 +314,7 @@ func (x *index) applySilent(rest string, kv keyValue) error {
 	if err != nil {
 		return fmt.Errorf("etcd key %s: %w", kv.key, err)
 	}
+	defer x.stand(ip)
 	if kv.value == nil {
 		delete(x.silent, ip)
 		return nil
@@ -327,6 +332,7 @@ func (x *index) applyMesos(rest string, kv keyValue) error {
 	if err != nil {
 		return fmt.Errorf("etcd key %s: %w", kv.key, err)
 	}
+	defer x.stand(ip)
 	if kv.value == nil {
 		delete(x.mesos, ip)
 		return nil

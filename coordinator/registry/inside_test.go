@@ -22,6 +22,7 @@ func quiet(now *time.Time, agents int, silent map[int]time.Time) *Registry {
 		if since, ok := silent[i]; ok {
 			r.idx.silent[ip] = silentEntry{since: since, rev: 1}
 		}
+		r.idx.stand(ip)
 	}
 	return r
 }
@@ -64,9 +65,14 @@ func TestSilencesWait(t *testing.T) {
 	now = now.Add(time.Minute)
 	look("a TTL later", "mark 1, reclaim 2")
 
-	r.idx.alive[netip.MustParseAddr("10.0.0.0")] = aliveEntry{}
+	alive := func(value []byte) {
+		if err := r.idx.applyAlive("10.0.0.0", keyValue{value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alive([]byte("{}"))
 	look("when one has reported", "mark 1, reclaim 1")
-	delete(r.idx.alive, netip.MustParseAddr("10.0.0.0"))
+	alive(nil)
 	look("when that runs out", "mark 1, reclaim 1")
 	r.opts.ReclaimAfter = 0
 	now = now.Add(time.Hour)

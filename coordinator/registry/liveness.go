@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/dcos/dcos-overlay/internal/api"
-	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 // Alive tells whether the agent at ip has reported within Options.AliveTTL.
@@ -19,29 +19,50 @@ func (r *Registry) Alive(ip netip.Addr) bool {
 	return ok
 }
 
-// Liveness tells how each of agents is.
-func (r *Registry) Liveness(agents []*lease.Agent) map[netip.Addr]api.AgentStatus {
+// How tells how the agent at ip is: of one without a record nothing.
+func (r *Registry) How(ip netip.Addr) api.AgentStatus {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make(map[netip.Addr]api.AgentStatus, len(agents))
-	for _, a := range agents {
-		var s api.AgentStatus
-		seen := r.seen[a.IP]
-		if entry, ok := r.idx.alive[a.IP]; ok {
-			report := entry.report()
-			s.Alive, s.Addresses, s.HostRoutes = true, report.Addresses, report.HostRoutes
-			s.Clashes = r.idx.clashes(report.HostRoutes)
-			if r.opts.Now().Sub(seen) > r.opts.AliveTTL {
-				// It has reported to another coordinator since.
-				seen = time.Time{}
-			}
-		} else {
-			s.SilentSince = r.idx.silent[a.IP].since
-		}
-		s.LastSeen, s.GoneSince = seen, r.idx.mesos[a.IP].Gone
-		out[a.IP] = s
+	a, ok := r.idx.byIP.Get(pivot(ip))
+	n := r.idx.net
+	r.mu.Unlock()
+	if !ok {
+		return api.AgentStatus{}
+	}
+	return r.status(a, n)
+}
+
+// Liveness tells how each agent of v is. It keeps nobody waiting, however many
+// there are.
+func (r *Registry) Liveness(v View) map[netip.Addr]api.AgentStatus {
+	out := make(map[netip.Addr]api.AgentStatus, v.agents.Len())
+	for a := range ascend(v.agents, netip.Addr{}) {
+		out[a.IP] = r.status(a, v.Network)
 	}
 	return out
+}
+
+// status is how a is, on that network.
+func (r *Registry) status(a *standing, n *network.Network) api.AgentStatus {
+	seen := r.lastSeen(a.IP)
+	s := api.AgentStatus{Alive: a.alive, SilentSince: a.silentSince, GoneSince: a.mesos.Gone}
+	if a.alive {
+		report := aliveEntry{value: a.report}.report()
+		s.Addresses, s.HostRoutes = report.Addresses, report.HostRoutes
+		s.Clashes = clashes(n, report.HostRoutes)
+		if r.opts.Now().Sub(seen) > r.opts.AliveTTL {
+			// It has reported to another coordinator since.
+			seen = time.Time{}
+		}
+	}
+	s.LastSeen = seen
+	return s
+}
+
+// lastSeen is when the agent at ip last reported to this coordinator.
+func (r *Registry) lastSeen(ip netip.Addr) time.Time {
+	at, _ := r.seen.Load(ip)
+	t, _ := at.(time.Time)
+	return t
 }
 
 // report is what the agent has said last. One that can't be read says nothing.
@@ -95,21 +116,12 @@ func (r *Registry) silences() []silence {
 	}
 	now := r.opts.Now()
 	for ip := range r.quiet {
-		_, alive := r.idx.alive[ip]
-		if alive || r.idx.agents[ip] == nil {
+		if _, still := r.idx.tally.still[ip]; !still {
 			delete(r.quiet, ip)
 		}
 	}
-	for ip := range r.seen {
-		if r.idx.agents[ip] == nil {
-			delete(r.seen, ip)
-		}
-	}
 	var out []silence
-	for ip := range r.idx.agents {
-		if _, alive := r.idx.alive[ip]; alive {
-			continue
-		}
+	for ip := range r.idx.tally.still {
 		noticed, ok := r.quiet[ip]
 		if !ok {
 			r.quiet[ip], noticed = now, now

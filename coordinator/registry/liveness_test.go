@@ -20,7 +20,7 @@ func (w *world) report(i int) {
 
 // how is agent i's status as r tells it.
 func (w *world) how(r *registry.Registry, i int) api.AgentStatus {
-	return r.Liveness([]*lease.Agent{{IP: ip(i)}})[ip(i)]
+	return r.How(ip(i))
 }
 
 const clonedMessage = "id a is asked for by 172.17.0.2 and is in use at 172.17.0.1, which has reported within the last 1s: if that is this host's old address, the claim succeeds as soon as nothing has reported from there for so long; if it is another host, one of them is a copy: give this one an id of its own by removing its agent-id and lease.json"

@@ -33,7 +33,7 @@ func (r *Registry) Overlay(ctx context.Context, name string) (api.Overlay, error
 	if !ok {
 		return api.Overlay{}, fail(api.CodeNotFound, "there is no overlay %q: %s lists them", name, api.PathOverlays)
 	}
-	return r.described(o.Overlay, len(r.idx.holders(name))), nil
+	return r.described(o.Overlay), nil
 }
 
 // Overlays returns all overlays, in the configured order.
@@ -299,7 +299,7 @@ func (r *Registry) removeDrained(ctx context.Context, name string) (gone bool, e
 		p.unchanged(keyNetwork, x.baseRev)
 		stored, exists := x.overlays[name]
 		gone = !exists
-		if gone || !stored.Deleting || len(x.holders(name)) > 0 {
+		if gone || !stored.Deleting || x.tally.holders[name] > 0 {
 			return p, nil
 		}
 		gone = true

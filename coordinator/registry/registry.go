@@ -82,6 +82,10 @@ type Registry struct {
 	opts   Options
 	group  committer
 
+	// seen is when each agent last reported to this coordinator: a time.Time
+	// by netip.Addr.
+	seen sync.Map
+
 	mu sync.Mutex
 	// Everything below is guarded by mu.
 	idx  *index
@@ -101,8 +105,6 @@ type Registry struct {
 	// unwatch breaks the present watch; nil when there is none.
 	unwatch  context.CancelFunc
 	watchers int
-	// seen is when each agent last reported to this coordinator.
-	seen map[netip.Addr]time.Time
 	// quiet is since when this coordinator knows that an agent is not alive.
 	quiet map[netip.Addr]time.Time
 	// looked is when quiet was brought up to date last. It is not of
@@ -116,10 +118,10 @@ type Registry struct {
 	conflicts int64
 	// lostWatches counts the watches that broke.
 	lostWatches int64
-	// spared are agents that would be released for being gone from Mesos, and
-	// are alive.
-	spared map[netip.Addr]bool
 
+	// spared are agents that would be released for being gone from Mesos, and
+	// are alive. Housekeeping alone has to do with it.
+	spared map[netip.Addr]bool
 	// chores asks for housekeeping at once.
 	chores chan struct{}
 	// observe is told of each call of etcd; nil when nobody wants to know.
@@ -178,9 +180,7 @@ func New(client *clientv3.Client, opts Options) *Registry {
 		idx:     newIndex(),
 		hist:    newHistory(opts.History),
 		changed: make(chan struct{}),
-		seen:    map[netip.Addr]time.Time{},
 		quiet:   map[netip.Addr]time.Time{},
-		spared:  map[netip.Addr]bool{},
 		chores:  make(chan struct{}, 1),
 	}
 }
@@ -286,6 +286,7 @@ func (r *Registry) replace(x *index) error {
 		// Revisions of another store say nothing about what differs.
 		r.opts.Log.Warn("etcd is another one than before: all readers begin anew", "epoch", x.epoch())
 		r.hist.cutOff()
+		r.seen.Clear()
 	}
 	r.idx = x
 	// Holds belonged to the pools of the old index. Whoever still has one
@@ -349,6 +350,11 @@ func (r *Registry) take(resp clientv3.WatchResponse) error {
 // record adds the events of one transaction to the history. However many of
 // them are about the configuration, one with the whole of it says it all.
 func (r *Registry) record(rev int64, events []api.Event) error {
+	for _, e := range events {
+		if e.Type == api.EventDelete && r.idx.agents[e.IP] == nil {
+			r.seen.Delete(e.IP)
+		}
+	}
 	whole := make([]api.Event, 0, len(events))
 	isNetwork := func(e api.Event) bool { return e.Type == api.EventNetwork }
 	if slices.ContainsFunc(events, isNetwork) {

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -55,7 +54,8 @@ func (r *Registry) Network() *network.Network {
 	return r.idx.net
 }
 
-// Sight returns what the index holds, once it has been loaded.
+// Sight returns what the index holds, once it has been loaded. It keeps nobody
+// waiting, however many agents there are.
 func (r *Registry) Sight(ctx context.Context) (Sight, error) {
 	if err := r.loaded(ctx); err != nil {
 		return Sight{}, err
@@ -68,44 +68,30 @@ func (r *Registry) Sight(ctx context.Context) (Sight, error) {
 			Subnet: r.idx.net.VTEPSubnet, Addresses: r.usage(poolID{}),
 			Subnet6: r.idx.net.VTEPSubnet6, Addresses6: r.usage(poolID{v6: true}),
 		},
-		Agents: make([]SeenAgent, 0, len(r.idx.agents)),
 	}
-	for ip, a := range r.idx.agents {
-		s.Agents = append(s.Agents, r.seenAgent(ip, a))
-	}
+	agents := r.idx.byIP.Clone()
 	r.mu.Unlock()
-	slices.SortFunc(s.Agents, func(a, b SeenAgent) int { return a.IP.Compare(b.IP) })
-	return s, nil
-}
-
-// seenAgent is how the agent at ip is; r.mu is held.
-func (r *Registry) seenAgent(ip netip.Addr, a *agentEntry) SeenAgent {
-	if alive, ok := r.idx.alive[ip]; ok {
-		return SeenAgent{Agent: a.Agent, Alive: true, report: alive.value}
+	s.Agents = make([]SeenAgent, 0, agents.Len())
+	for a := range ascend(agents, netip.Addr{}) {
+		s.Agents = append(s.Agents, SeenAgent{Agent: a.Agent, Alive: a.alive, SilentSince: a.silentSince, report: a.report})
 	}
-	return SeenAgent{Agent: a.Agent, SilentSince: r.idx.silent[ip].since}
+	return s, nil
 }
 
 // allDescribed are the overlays, in the configured order; r.mu is held.
 func (r *Registry) allDescribed() []api.Overlay {
-	holders := map[string]int{}
-	for _, a := range r.idx.agents {
-		for _, o := range a.Overlays {
-			holders[o.Name]++
-		}
-	}
 	out := make([]api.Overlay, 0, len(r.idx.net.Overlays))
 	for _, o := range r.idx.net.Overlays {
-		out = append(out, r.described(o, holders[o.Name]))
+		out = append(out, r.described(o))
 	}
 	return out
 }
 
 // described is o with how far it is in its life, and how much of its space is
 // used; r.mu is held.
-func (r *Registry) described(o network.Overlay, holders int) api.Overlay {
+func (r *Registry) described(o network.Overlay) api.Overlay {
 	return api.Overlay{
-		Overlay: o, Deleting: r.idx.overlays[o.Name].Deleting, Holders: holders,
+		Overlay: o, Deleting: r.idx.overlays[o.Name].Deleting, Holders: r.idx.tally.holders[o.Name],
 		Subnets: r.usage(poolID{overlay: o.Name}), Subnets6: r.usage(poolID{overlay: o.Name, v6: true}),
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
 )
 
 // maxStateError bounds the text that an agent gives as a state's error, in
@@ -73,9 +74,7 @@ func (r *Registry) Status(ctx context.Context, ip netip.Addr, req api.StatusRequ
 		return p, nil
 	})
 	if err == nil {
-		r.mu.Lock()
-		r.seen[ip] = r.opts.Now()
-		r.mu.Unlock()
+		r.seen.Store(ip, r.opts.Now())
 	}
 	return err
 }
@@ -93,10 +92,10 @@ func cleanRoutes(routes []netip.Prefix) []netip.Prefix {
 	return slices.Compact(out)
 }
 
-// clashes are the routes that overlap a range of the configuration.
-func (x *index) clashes(routes []netip.Prefix) (out []api.RouteClash) {
+// clashes are the routes that overlap a range of n.
+func clashes(n *network.Network, routes []netip.Prefix) (out []api.RouteClash) {
 	for _, p := range routes {
-		if with := x.net.Clashes(p); len(with) > 0 {
+		if with := n.Clashes(p); len(with) > 0 {
 			out = append(out, api.RouteClash{Route: p, With: with})
 		}
 	}

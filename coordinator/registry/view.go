@@ -20,10 +20,15 @@ const degree = 32
 
 // tree is the agents by IP. A clone costs nothing, and stays as it is while
 // the other one changes.
-type tree = btree.BTree[*agentEntry]
+type tree = btree.BTree[*standing]
 
 func newTree() *tree {
-	return btree.New(degree, func(a, b *agentEntry) bool { return a.IP.Less(b.IP) })
+	return btree.New(degree, func(a, b *standing) bool { return a.IP.Less(b.IP) })
+}
+
+// pivot stands for the agent at ip in a search of a tree.
+func pivot(ip netip.Addr) *standing {
+	return &standing{agentEntry: &agentEntry{Agent: &lease.Agent{IP: ip}}}
 }
 
 // setLine begins the line of a snapshot's event of an agent; the record and
@@ -84,15 +89,6 @@ func (r *Registry) View(ctx context.Context) (View, error) {
 	return View{Epoch: x.epoch(), Network: x.net, Revision: x.rev, Changed: x.seenChange, agents: x.byIP.Clone()}, nil
 }
 
-// Agents are the records, by IP.
-func (v View) Agents() []*lease.Agent {
-	out := make([]*lease.Agent, 0, v.agents.Len())
-	for e := range ascend(v.agents, netip.Addr{}) {
-		out = append(out, e.Agent)
-	}
-	return out
-}
-
 // Records yields the records by IP, as JSON.
 func (v View) Records() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
@@ -130,9 +126,8 @@ func (e *agentEntry) shownIn(n *network.Network) ([]byte, error) {
 }
 
 // ascend yields t's agents in order, after the one at ip.
-func ascend(t *tree, after netip.Addr) iter.Seq[*agentEntry] {
-	return func(yield func(*agentEntry) bool) {
-		from := &agentEntry{Agent: &lease.Agent{IP: after}}
-		t.AscendGreaterOrEqual(from, func(e *agentEntry) bool { return e.IP == after || yield(e) })
+func ascend(t *tree, after netip.Addr) iter.Seq[*standing] {
+	return func(yield func(*standing) bool) {
+		t.AscendGreaterOrEqual(pivot(after), func(s *standing) bool { return s.IP == after || yield(s) })
 	}
 }

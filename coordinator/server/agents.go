@@ -126,7 +126,7 @@ func (s *Server) getAgent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	status := s.registry.Liveness([]*lease.Agent{a})[ip]
+	status := s.registry.How(ip)
 	entry := masterstate.Entry(a, s.registry.Network())
 	s.write(w, http.StatusOK, api.AgentResponse{Agent: *a, Status: status, Entry: entry})
 	return nil
@@ -154,7 +154,7 @@ func (s *Server) getAgents(w http.ResponseWriter, r *http.Request) error {
 	}
 	resp := api.AgentsResponse{Agents: []lease.Agent{}, Network: *view.Network, Revision: view.Revision}
 	if status {
-		resp.Status = s.registry.Liveness(view.Agents())
+		resp.Status = s.registry.Liveness(view)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	s.sent(r, writeList(w, resp, plain(view.Records())))

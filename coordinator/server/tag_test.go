@@ -90,13 +90,13 @@ func TestStateTag(t *testing.T) {
 // wantState fails the test unless body is what records and network make.
 func (w *world) wantState(after string, body []byte) {
 	w.t.Helper()
-	view, err := w.registry.View(w.t.Context())
+	sight, err := w.registry.Sight(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	want := masterstate.State{Agents: []masterstate.Agent{}, Network: *view.Network}
-	for _, a := range view.Agents() {
-		want.Agents = append(want.Agents, masterstate.Entry(a, view.Network))
+	want := masterstate.State{Agents: []masterstate.Agent{}, Network: *w.registry.Network()}
+	for _, a := range sight.Agents {
+		want.Agents = append(want.Agents, masterstate.Entry(a.Agent, &want.Network))
 	}
 	text, err := json.Marshal(want)
 	if err != nil {
