@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -147,18 +146,6 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 		log.Info("listening", "address", l.Addr().String())
 	}
 	return group.Wait()
-}
-
-func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
-	var out []net.Listener
-	for _, a := range addresses {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", a)
-		if err != nil {
-			return nil, fmt.Errorf("--listen %s: %w", a, err)
-		}
-		out = append(out, l)
-	}
-	return out, nil
 }
 
 // seed sees to it that etcd holds a network, want if it held none. It tries
