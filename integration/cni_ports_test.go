@@ -69,7 +69,7 @@ func TestPortMappings(t *testing.T) {
 	four := must[*lab.Container](t)(h.MesosContainer(ctx, lab.MesosTask{ID: "four", Conf: scene.CNI("dcos"), NetworkInfo: mesosPorts(31000)}))
 	six := must[*lab.Container](t)(h.MesosContainer(ctx, lab.MesosTask{ID: "six", Conf: scene.CNI("dcos6"), NetworkInfo: mesosPorts(31010)}))
 	dual := cniCall{Verb: "ADD", ID: "dual", Netns: newNetns(t, h, "dual"), Conf: netConf("dual", "1.0.0")}.with(map[string]any{"runtimeConfig": runtimePorts(31020)})
-	dual.ok(t, h)
+	dualAddrs := addrsOf(resultOf(t, dual.ok(t, h).stdout, "1.0.0"))
 	_, err = h.Start(ctx, "serve-dual", "ip", "netns", "exec", "dual", "probe", "serve", fmt.Sprintf(":%d", scene.Port))
 	check(t, err)
 	near := must[*lab.Container](t)(h.MesosContainer(ctx, lab.MesosTask{ID: "near", Conf: scene.CNI("dcos")}))
@@ -100,10 +100,25 @@ func TestPortMappings(t *testing.T) {
 	reachPorts(t, append(ways6, way{"the container itself", &six.Place, h.Addr6, any}), 31010)
 	reachPorts(t, append(ways4[:4], ways6...), 31020)
 
+	// Clients of UDP ports, who go on sending whatever happens.
+	for _, f := range []struct{ client, host, container netip.Addr }{
+		{lab.Router4, h.Addr, dualAddrs[0]}, {lab.Router6, h.Addr6, dualAddrs[1]},
+	} {
+		_, err := h.Run(ctx, "sh", "-ec", fmt.Sprintf(`conntrack -I --timeout 600 -p udp -s %[1]s -d %[2]s --sport 4444 --dport 31021 \
+			-r %[3]s -q %[1]s --reply-port-src 8080 --reply-port-dst 4444`, f.client, f.host, f.container))
+		check(t, err)
+	}
+
 	// The ports go with the container, and before its address is another's.
 	check(t, four.Delete(ctx))
 	check(t, six.Delete(ctx))
 	dual.verb("DEL").ok(t, h)
+	flows := must[string](t)(h.Run(ctx, "sh", "-c", "conntrack -L -f ipv4; conntrack -L -f ipv6"))
+	for _, gone := range append(dualAddrs, four.IP4, six.IP6) {
+		if strings.Contains(flows, "src="+gone.String()+" ") {
+			t.Errorf("the next container with %s would get what is sent by\n%s", gone, flows)
+		}
+	}
 	if _, err := outside.Dial(ctx, netip.AddrPortFrom(h.Addr, 31000)); err == nil {
 		t.Error("the port leads somewhere after DEL")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -62,7 +63,10 @@ func (Machine) UnmapPorts(ctx context.Context, e ipam.Entry) error {
 	if m.Network == "" {
 		m.Network = e.Overlay
 	}
-	return m.Remove(ctx)
+	if err := m.Remove(ctx); err != nil || !e.Addr.IsValid() {
+		return err
+	}
+	return portmap.ForgetFlows([]netip.Addr{e.Addr})
 }
 
 // Search goes through every thread, every open file and, once for each mount

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/ipam/sandbox"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
 )
 
 // start runs a shell script in new namespaces, and then waits.
@@ -263,8 +265,11 @@ func TestHasDevice(t *testing.T) {
 	})
 }
 
-// TestUnmapPorts has a program in portmap's place that says how it was called.
+// TestUnmapPorts has a program in portmap's place that says how it was called,
+// and a flow that was led to the container's address.
 func TestUnmapPorts(t *testing.T) {
+	netnstest.Enter(t)
+	netnstest.Run(t, "conntrack -I --timeout 600 -p udp -s 192.0.2.1 -d 172.17.0.4 --sport 5555 --dport 31000 -r 9.0.0.2 -q 192.0.2.1 --reply-port-src 80 --reply-port-dst 5555")
 	dir := t.TempDir()
 	program, called := filepath.Join(dir, "portmap"), filepath.Join(dir, "called")
 	script := "#!/bin/sh\necho $CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME >" + called + "\ncat >>" + called + "\n"
@@ -289,6 +294,13 @@ func TestUnmapPorts(t *testing.T) {
 				t.Errorf("%q is not in %q", part, data)
 			}
 		}
+	}
+	e.Addr = netip.MustParseAddr("9.0.0.2")
+	if err := (Machine{}).UnmapPorts(t.Context(), e); err != nil {
+		t.Error(err)
+	}
+	if left := netnstest.Run(t, "conntrack -L"); strings.Contains(left, "9.0.0.2") {
+		t.Errorf("the next container with the address would get what is sent by\n%s", left)
 	}
 	e.Home.PortMapper = filepath.Join(dir, "absent")
 	if err := (Machine{}).UnmapPorts(t.Context(), e); err == nil {

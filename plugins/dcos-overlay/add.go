@@ -210,5 +210,20 @@ func (c *call) unmapPorts(ctx context.Context, pools []ipam.Pool) error {
 	if err := c.mapping(program).Remove(ctx); err != nil {
 		return cnierror.New(cnierror.CodePortMapping, fmt.Errorf("%w: the address stays reserved, for the host's ports may still lead to it", err))
 	}
+	// It can't keep a container from being removed.
+	if err := c.forgetFlows(ctx, pools); err != nil {
+		c.log.Warn("clients of mapped ports may reach the next container with the address", "error", err)
+	}
 	return nil
+}
+
+// forgetFlows ends what comes in by the rules that were.
+func (c *call) forgetFlows(ctx context.Context, pools []ipam.Pool) error {
+	var addrs []netip.Addr
+	var errs []error
+	for _, p := range pools {
+		held, err := p.Held(ctx, c.owner())
+		addrs, errs = append(addrs, held...), append(errs, err)
+	}
+	return errors.Join(append(errs, portmap.ForgetFlows(addrs))...)
 }
