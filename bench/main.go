@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/dcos/dcos-overlay/bench/contest"
 	"github.com/dcos/dcos-overlay/bench/machine"
@@ -26,8 +25,7 @@ func main() {
 
 // scale is how long and how often is measured.
 type scale struct {
-	rounds, slow, peers int
-	stream              time.Duration
+	rounds, slow, peers, chunks int
 }
 
 func run(args []string, out, log io.Writer) error {
@@ -42,12 +40,12 @@ func run(args []string, out, log io.Writer) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	size := scale{rounds: 60, slow: 50, peers: 10_000, stream: 2 * time.Second}
+	size := scale{rounds: 60, slow: 50, peers: 10_000, chunks: 2000}
 	if *quick {
-		size = scale{rounds: 20, slow: 5, peers: 10_000, stream: 500 * time.Millisecond}
+		size = scale{rounds: 20, slow: 5, peers: 10_000, chunks: 500}
 	}
 	if *smoke {
-		size = scale{rounds: 3, slow: 2, peers: 500, stream: 50 * time.Millisecond}
+		size = scale{rounds: 3, slow: 3, peers: 500, chunks: 50}
 	}
 	if *rounds > 0 {
 		size.rounds, size.slow = *rounds, *rounds
@@ -66,12 +64,15 @@ func run(args []string, out, log io.Writer) error {
 		if err := build(*bin); err != nil {
 			return err
 		}
+		if err := install(*bin, contest.FlannelProgram, flannels()); err != nil {
+			say(err.Error())
+		}
 	}
 	var rows []report.Row
 	for _, p := range parts {
 		// A machine for each part: nothing of one is left in the next.
 		err := machine.Run(func(m *machine.Machine) error {
-			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Slow: size.slow, Peers: size.peers, Stream: size.stream, Log: say}
+			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Slow: size.slow, Peers: size.peers, Chunks: size.chunks, Log: say}
 			more, err := p.Run(c)
 			rows = append(rows, more...)
 			return err

@@ -21,7 +21,7 @@ func TestSmoke(t *testing.T) {
 	}
 	for _, row := range []string{
 		"ADD, warm", "DEL, warm", "bare program", "bridge + host-local", "bridge + host-local, ipMasq", "50 parallel ADDs, wall",
-		"first ADD on a host", "dcos-ipam ADD alone", "claims, 64 clients", "peers programmed", "peers looked at, unchanged", "TCP throughput", "TCP round trip", "the same, masquerading",
+		"first ADD on a host", "dcos-ipam ADD alone", "claims, 64 clients", "peers programmed", "peers looked at, unchanged", "flannel's CNI plugin", "ADD with a port mapping", "DEL with a port mapping", "TCP throughput", "TCP round trip", "the same, masquerading",
 	} {
 		if !strings.Contains(out.String(), row) || !strings.Contains(string(text), row) {
 			t.Errorf("no row has %q:\n%s", row, &out)

@@ -29,12 +29,26 @@ func (c *Contest) Attach() ([]report.Row, error) {
 		return nil, err
 	}
 	all := []*contender{ours, stock, masq, floor}
-	adds, dels := make([]stat.Sample, len(all)), make([]stat.Sample, len(all))
+	adds, dels, err := c.turns(all)
+	if err != nil {
+		return nil, err
+	}
+	row := compare("attach", ", warm", all)
+	return []report.Row{
+		row("ADD", adds, 1, 0.50), row("ADD", adds, 2, 0.22), row("ADD", adds, 3, 1.25),
+		row("DEL", dels, 1, 0.90), row("DEL", dels, 2, 0.25), row("DEL", dels, 3, 0),
+	}, nil
+}
+
+// turns measures ADD and DEL of one container by each of all in turns, in
+// milliseconds.
+func (c *Contest) turns(all []*contender) (adds, dels []stat.Sample, err error) {
+	dels = make([]stat.Sample, len(all))
 	var sides []func(int) (float64, error)
 	for i, by := range all {
-		box, err := c.Machine.Add(by.host.Name + "-box")
+		box, err := c.Machine.Add(by.host.Name + "-" + by.bin)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		sides = append(sides, func(int) (float64, error) {
 			add, err := c.add(by, box)
@@ -42,21 +56,21 @@ func (c *Contest) Attach() ([]report.Row, error) {
 				return 0, err
 			}
 			del, err := c.del(by, box)
-			adds[i], dels[i] = append(adds[i], add), append(dels[i], del)
+			dels[i] = append(dels[i], del)
 			return add, err
 		})
 	}
-	if _, err := c.duel(c.Rounds, sides...); err != nil {
-		return nil, err
-	}
-	row := func(verb string, of []stat.Sample, against int, goal float64) report.Row {
-		return report.Row{Part: "attach", What: verb + ", warm", Ours: of[0].Sum(), Against: all[against].name, Peer: of[against].Sum(),
+	adds, err = c.duel(c.Rounds, sides...)
+	return adds, dels, err
+}
+
+// compare makes rows of what the first of all took against another; what is
+// the verb and then what is said of it.
+func compare(part, what string, all []*contender) func(verb string, of []stat.Sample, against int, goal float64) report.Row {
+	return func(verb string, of []stat.Sample, against int, goal float64) report.Row {
+		return report.Row{Part: part, What: verb + what, Ours: of[0].Sum(), Against: all[against].name, Peer: of[against].Sum(),
 			Ratio: stat.Ratios(of[0], of[against]).Sum(), Unit: "ms", Goal: goal}
 	}
-	return []report.Row{
-		row("ADD", adds, 1, 0.50), row("ADD", adds, 2, 0.22), row("ADD", adds, 3, 1.25),
-		row("DEL", dels, 1, 0.90), row("DEL", dels, 2, 0.25), row("DEL", dels, 3, 0),
-	}, nil
 }
 
 // crowd is how many containers start at once.
@@ -99,11 +113,9 @@ func (c *Contest) Parallel() ([]report.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	row := func(verb string, of []stat.Sample, against int, goal float64) report.Row {
-		return report.Row{Part: "parallel", What: fmt.Sprintf("%d parallel %ss, wall", crowd, verb), Ours: of[0].Sum(), Against: all[against].name,
-			Peer: of[against].Sum(), Ratio: stat.Ratios(of[0], of[against]).Sum(), Unit: "ms", Goal: goal}
-	}
-	return []report.Row{row("ADD", adds, 1, 0.45), row("ADD", adds, 2, 0), row("DEL", dels, 1, 0), row("DEL", dels, 2, 0)}, nil
+	row := compare("parallel", "s, wall", all)
+	add, del := fmt.Sprintf("%d parallel ADD", crowd), fmt.Sprintf("%d parallel DEL", crowd)
+	return []report.Row{row(add, adds, 1, 0.45), row(add, adds, 2, 0), row(del, dels, 1, 0), row(del, dels, 2, 0)}, nil
 }
 
 // atOnce answers how long a verb took for all boxes, in milliseconds.
@@ -185,27 +197,12 @@ func (c *Contest) IPAM() ([]report.Row, error) {
 		{name: "dcos-ipam", bin: "dcos-ipam", conf: overlayConf(map[string]any{"type": "bridge"}), host: host},
 		{name: "host-local", bin: "host-local", conf: bridgeConf("local", "10.93.0.0/24", false), host: host},
 	}
-	dels := make([]stat.Sample, len(all))
-	var sides []func(int) (float64, error)
-	for i, by := range all {
+	for _, by := range all {
 		if _, err := c.warm(by); err != nil {
 			return nil, err
 		}
-		box, err := c.Machine.Add(by.bin)
-		if err != nil {
-			return nil, err
-		}
-		sides = append(sides, func(int) (float64, error) {
-			add, err := c.add(by, box)
-			if err != nil {
-				return 0, err
-			}
-			del, err := c.del(by, box)
-			dels[i] = append(dels[i], del)
-			return add, err
-		})
 	}
-	adds, err := c.duel(c.Rounds, sides...)
+	adds, dels, err := c.turns(all)
 	if err != nil {
 		return nil, err
 	}

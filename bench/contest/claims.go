@@ -5,33 +5,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/dcos/dcos-overlay/bench/report"
 	"github.com/dcos/dcos-overlay/bench/stat"
 )
 
-// figure is one that bench/coordinator writes.
-type figure struct {
-	Name    string  `json:"name"`
-	Value   float64 `json:"value"`
-	Low     float64 `json:"low"`
-	High    float64 `json:"high"`
-	Samples int     `json:"samples"`
-}
-
-// sum is f as a summary, with the least and the greatest for quartiles.
-func (f figure) sum() stat.Summary {
-	return stat.Summary{N: f.Samples, Median: f.Value, Q1: f.Low, Q3: f.High}
-}
-
-// claimsRows are the comparisons of bench/coordinator that are in the table:
-// what it calls our figure, the other one, and the ratio of the two.
-func claimsRows() [][3]string {
+// claimsRows are the comparisons of bench/coordinator that are in the table, by
+// what it calls our figures and the others'.
+func claimsRows() [][2]string {
 	const ours = "claims, 64 clients, HTTP over TCP"
-	return [][3]string{
-		{ours, "create transactions, 64 clients, gRPC, a TCP connection each", "claims : create transactions, gRPC, a TCP connection each"},
-		{ours, "create transactions, 64 clients, gRPC over one TCP connection", "claims : create transactions, gRPC over one TCP connection"},
-		{ours, "create transactions, 64 clients, in etcd's process", "claims : create transactions, in etcd's process"},
+	return [][2]string{
+		{ours, "create transactions, 64 clients, gRPC, a TCP connection each"},
+		{ours, "create transactions, 64 clients, gRPC over one TCP connection"},
+		{ours, "create transactions, 64 clients, in etcd's process"},
 	}
 }
 
@@ -39,36 +26,37 @@ func claimsRows() [][3]string {
 func (c *Contest) Claims() ([]report.Row, error) {
 	c.Log("claims")
 	path := filepath.Join(c.Machine.Dir, "claims.json")
-	args := []string{filepath.Join(c.Bin, "bench-coordinator"), "-parts", "claims", "-json", path}
-	if c.Slow < fullSlow {
-		args = append(args, "-quick")
-	}
-	if err := c.Machine.Command(c.Machine.Home, args...); err != nil {
+	err := c.Machine.Command(c.Machine.Home, filepath.Join(c.Bin, "bench-coordinator"), "-parts", "claims", "-rounds", strconv.Itoa(c.Slow), "-json", path)
+	if err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	var said struct{ Rows []figure }
+	var said struct {
+		Rows []struct {
+			Name   string
+			Values stat.Sample
+		}
+	}
 	if err := json.Unmarshal(data, &said); err != nil {
 		return nil, fmt.Errorf("read what bench/coordinator measured: %w", err)
 	}
-	by := map[string]figure{}
-	for _, f := range said.Rows {
-		by[f.Name] = f
+	by := map[string]stat.Sample{}
+	for _, r := range said.Rows {
+		by[r.Name] = r.Values
 	}
 	var rows []report.Row
 	// The goal is against clients over the same network.
 	for i, names := range claimsRows() {
-		for _, name := range names {
-			if by[name].Value == 0 {
-				return nil, fmt.Errorf("bench/coordinator has not measured %q", name)
-			}
+		ours, theirs := by[names[0]], by[names[1]]
+		if len(ours) == 0 || len(theirs) != len(ours) {
+			return nil, fmt.Errorf("bench/coordinator has measured %q %d times, and %q %d times", names[0], len(ours), names[1], len(theirs))
 		}
 		row := report.Row{
-			Part: "claims", What: names[0], Ours: by[names[0]].sum(), Against: names[1], Peer: by[names[1]].sum(),
-			Ratio: by[names[2]].sum(), Unit: "/s", AtLeast: true,
+			Part: "claims", What: names[0], Ours: ours.Sum(), Against: names[1], Peer: theirs.Sum(),
+			Ratio: stat.Ratios(ours, theirs).Sum(), Unit: "/s", AtLeast: true,
 		}
 		if i < 2 {
 			row.Goal = 0.9
@@ -77,6 +65,3 @@ func (c *Contest) Claims() ([]report.Row, error) {
 	}
 	return rows, nil
 }
-
-// fullSlow is the Slow from which on bench/coordinator measures in full.
-const fullSlow = 50

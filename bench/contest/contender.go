@@ -1,6 +1,7 @@
 package contest
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -15,6 +16,9 @@ type contender struct {
 	bin  string
 	conf []byte
 	host *machine.Place
+	// chained is the configuration of portmap where the runtime runs that
+	// after bin, and before it for DEL.
+	chained map[string]any
 }
 
 // overlayConf is the file of an overlay as the manual has it.
@@ -38,6 +42,11 @@ func bridgeConf(name, subnet string, masq bool) []byte {
 
 // ours is the overlay on a new host, which has had its first container.
 func (c *Contest) ours(name, ip string) (*contender, error) {
+	return c.oursWith(name, ip, nil)
+}
+
+// oursWith is the same with more in the overlay's file.
+func (c *Contest) oursWith(name, ip string, more map[string]any) (*contender, error) {
 	if err := c.coordinate(); err != nil {
 		return nil, err
 	}
@@ -45,7 +54,7 @@ func (c *Contest) ours(name, ip string) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.warm(&contender{name: "dcos-overlay", bin: "dcos-overlay", conf: overlayConf(nil), host: host})
+	return c.warm(&contender{name: "dcos-overlay", bin: "dcos-overlay", conf: overlayConf(more), host: host})
 }
 
 func (c *Contest) stock(name, subnet string, masq bool) (*contender, error) {
@@ -102,18 +111,37 @@ func (c *Contest) boxes(name string, n int) ([]*machine.Place, error) {
 }
 
 func (c *Contest) add(by *contender, box *machine.Place) (float64, error) {
-	return c.exec(by, "ADD", box)
+	took, out, err := c.exec(by, "ADD", box)
+	if err != nil || by.chained == nil {
+		return took, err
+	}
+	by.chained["prevResult"] = json.RawMessage(out)
+	more, _, err := c.exec(by.portmap(), "ADD", box)
+	return took + more, err
 }
 
 func (c *Contest) del(by *contender, box *machine.Place) (float64, error) {
-	return c.exec(by, "DEL", box)
+	var first float64
+	if by.chained != nil {
+		var err error
+		if first, _, err = c.exec(by.portmap(), "DEL", box); err != nil {
+			return 0, err
+		}
+	}
+	took, _, err := c.exec(by, "DEL", box)
+	return first + took, err
 }
 
-// exec answers how long a verb took, in milliseconds.
-func (c *Contest) exec(by *contender, verb string, box *machine.Place) (float64, error) {
+// portmap is by's chained plugin, with the result of the last ADD.
+func (by *contender) portmap() *contender {
+	return &contender{bin: "portmap", conf: object(by.chained), host: by.host}
+}
+
+// exec answers how long a verb took, in milliseconds, and what was printed.
+func (c *Contest) exec(by *contender, verb string, box *machine.Place) (float64, []byte, error) {
 	time.Sleep(settle)
-	took, _, err := c.Machine.Exec(by.host, c.call(by, verb, box))
-	return ms(took), err
+	took, out, err := c.Machine.Exec(by.host, c.call(by, verb, box))
+	return ms(took), out, err
 }
 
 func (c *Contest) call(by *contender, verb string, box *machine.Place) machine.Call {

@@ -22,15 +22,15 @@ import (
 // Contest is what all measurements need.
 type Contest struct {
 	Machine *machine.Machine
-	// Bin has the programs, ours and the others.
+	// Bin has the programs, ours and the others'; FlannelProgram may be missing.
 	Bin string
 	// Rounds is how often each thing is measured that takes milliseconds, and
 	// Slow how often what takes longer.
 	Rounds, Slow int
 	// Peers is how many other agents a host is told of.
 	Peers int
-	// Stream is how long one measurement of the data path lasts.
-	Stream time.Duration
+	// Chunks are what one measurement of throughput sends, of 128 KiB each.
+	Chunks int
 	// Log gets a line when a part is begun.
 	Log func(string)
 
@@ -47,6 +47,8 @@ type Part struct {
 func Parts() []Part {
 	return []Part{
 		{"attach", (*Contest).Attach},
+		{"flannel", (*Contest).Flannel},
+		{"ports", (*Contest).Ports},
 		{"parallel", (*Contest).Parallel},
 		{"first", (*Contest).First},
 		{"ipam", (*Contest).IPAM},

@@ -76,9 +76,14 @@ func (b *bench) claims(ctx context.Context, c *coordinator) error {
 	if err != nil {
 		return err
 	}
+	lines, err := c.lines(ctx)
+	if err != nil {
+		return errors.Join(err, p.close())
+	}
+	defer closeAll(lines)
 	ways := []*way{
 		{name: "claims, 64 clients, HTTP over TCP", server: c.pid, do: func(ctx context.Context, round, n int) (time.Duration, error) {
-			return c.claims(ctx, round*n, (round+1)*n)
+			return claims(lines, round*n, (round+1)*n)
 		}},
 		{name: "create transactions, 64 clients, gRPC, a TCP connection each", server: p.pid, do: func(ctx context.Context, round, n int) (time.Duration, error) {
 			return creates(ctx, p.each, fmt.Sprint("each-", round), n)
@@ -95,7 +100,6 @@ func (b *bench) claims(ctx context.Context, c *coordinator) error {
 		stop := c.record(ctx, b.profile, b.rounds)
 		defer stop()
 	}
-	ratios := map[*way][]float64{}
 	// What is done first warms up caches and the heap, and counts for nothing.
 	for round := range b.rounds + 1 {
 		// Lest one way always follows the same other one.
@@ -104,17 +108,9 @@ func (b *bench) claims(ctx context.Context, c *coordinator) error {
 				return errors.Join(err, p.close())
 			}
 		}
-		for _, w := range ways[1:] {
-			if round > 0 {
-				ratios[w] = append(ratios[w], ways[0].rates[round-1]/w.rates[round-1])
-			}
-		}
 	}
 	for _, w := range ways {
 		b.report.add(median(w.name, 0, "/s", w.rates))
-	}
-	for _, w := range ways[1:] {
-		b.report.add(median("claims : "+strings.Replace(w.name, ", 64 clients, ", ", ", 1), 0, "", ratios[w]))
 	}
 	for _, w := range ways {
 		if w.server != 0 {
@@ -148,19 +144,30 @@ func (w *way) round(ctx context.Context, round, n int) error {
 	return nil
 }
 
+// lines are a connection for each client.
+func (c *coordinator) lines(ctx context.Context) ([]*line, error) {
+	var lines []*line
+	for range clients {
+		l, err := c.dial(ctx)
+		if err != nil {
+			closeAll(lines)
+			return nil, err
+		}
+		lines = append(lines, l)
+	}
+	return lines, nil
+}
+
+func closeAll(lines []*line) {
+	for _, l := range lines {
+		l.close()
+	}
+}
+
 // claims has all clients claim for the agents from first up to end. They have
 // their requests ready, and look at no more of an answer than whether it is
 // one, so that what is measured is the coordinator.
-func (c *coordinator) claims(ctx context.Context, first, end int) (time.Duration, error) {
-	lines := make([]*line, clients)
-	for i := range lines {
-		l, err := c.dial(ctx)
-		if err != nil {
-			return 0, err
-		}
-		defer l.close()
-		lines[i] = l
-	}
+func claims(lines []*line, first, end int) (time.Duration, error) {
 	requests := make([][]byte, end-first)
 	for i := range requests {
 		target, body := claimOf(first + i)

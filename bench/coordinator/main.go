@@ -20,11 +20,14 @@ const (
 	// limit bounds the whole, and quickLimit with -quick.
 	limit      = 20 * time.Minute
 	quickLimit = 2 * time.Minute
+	// subnets are what there is to claim in 9.0.0.0/8 with full's bits.
+	subnets = 1 << 16
 )
 
 // size is how much is measured.
 type size struct {
-	// rounds of perRound claims and as many plain transactions.
+	// rounds of perRound claims and as many plain transactions in each way;
+	// less where all would be more claims than there are subnets.
 	rounds, perRound int
 	// steps are the numbers of agents at which memory is measured. The last
 	// is that of the overlay's subnets, a power of two.
@@ -38,11 +41,11 @@ type size struct {
 }
 
 func full() size {
-	return size{rounds: 9, perRound: 4000, steps: []int{1000, 10_000, 1 << 16}, bits: 24, watchers: 1000, notices: 200, repeats: 9}
+	return size{rounds: 50, perRound: 1000, steps: []int{1000, 10_000, subnets}, bits: 24, watchers: 1000, notices: 200, repeats: 9}
 }
 
 func quick() size {
-	return size{rounds: 3, perRound: 1500, steps: []int{1000, 1 << 12}, bits: 20, watchers: 200, notices: 30, repeats: 3}
+	return size{rounds: 5, perRound: 1000, steps: []int{1000, 1 << 12}, bits: 20, watchers: 200, notices: 30, repeats: 3}
 }
 
 func main() {
@@ -58,6 +61,7 @@ func main() {
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("coordinator", flag.ContinueOnError)
 	short := flags.Bool("quick", false, "measure less, in under 30 seconds")
+	rounds := flags.Int("rounds", 0, "how many rounds of claims to measure; 0 leaves it to -quick")
 	jsonFile := flags.String("json", "", "write the figures into this file, too")
 	parts := flags.String("parts", "claims,scale", "what to measure")
 	profile := flags.String("profile", "", "write a CPU profile of the coordinator while it answers claims into this file")
@@ -78,6 +82,10 @@ func run(ctx context.Context, args []string) (err error) {
 	if *short {
 		s, most = quick(), quickLimit
 	}
+	if *rounds > 0 {
+		s.rounds = *rounds
+	}
+	s.perRound = min(s.perRound, subnets/(s.rounds+1))
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	work, err := os.MkdirTemp("", "bench-coordinator-")

@@ -33,7 +33,9 @@ type row struct {
 	Low     float64 `json:"low,omitempty"`
 	High    float64 `json:"high,omitempty"`
 	Samples int     `json:"samples,omitempty"`
-	Note    string  `json:"note,omitempty"`
+	// Values are all of them, in the order in which they were measured.
+	Values []float64 `json:"values,omitempty"`
+	Note   string    `json:"note,omitempty"`
 }
 
 func newReport(quick bool) *report {
@@ -46,7 +48,7 @@ func (r *report) add(rows ...row) { r.Rows = append(r.Rows, rows...) }
 func median(name string, agents int, unit string, values []float64) row {
 	sorted := slices.Sorted(slices.Values(values))
 	return row{
-		Name: name, Agents: agents, Unit: unit, Samples: len(values),
+		Name: name, Agents: agents, Unit: unit, Samples: len(values), Values: values,
 		Value: quantile(sorted, 0.5), Low: sorted[0], High: sorted[len(sorted)-1],
 	}
 }

@@ -40,6 +40,11 @@ func (b *bench) scale(ctx context.Context, dir string) error {
 
 // fill leases all subnets but those that the watchers are told of, then those.
 func (b *bench) fill(ctx context.Context, c *coordinator) error {
+	lines, err := c.lines(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeAll(lines)
 	done := 0
 	for i, n := range b.steps {
 		last := i == len(b.steps)-1
@@ -47,7 +52,7 @@ func (b *bench) fill(ctx context.Context, c *coordinator) error {
 		if last {
 			end -= b.notices
 		}
-		took, err := c.claims(ctx, done, end)
+		took, err := claims(lines, done, end)
 		if err != nil {
 			return err
 		}

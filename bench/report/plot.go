@@ -64,7 +64,7 @@ func Ratios(rows []Row) string {
 	// Twice the goal is as far as the scale goes.
 	const goalAt = barsAt + barsWidth/2
 	for _, r := range rows {
-		if r.Goal == 0 {
+		if r.Goal == 0 || r.NotMeasured != "" {
 			continue
 		}
 		part := func(ratio float64) float64 {
@@ -109,7 +109,7 @@ func Times(rows []Row) string {
 	scale := func(v float64) float64 { return max(math.Log10(max(v, 1)), 0) / math.Log10(most) * barsWidth }
 	previous := ""
 	for _, r := range rows {
-		if r.Unit != "ms" {
+		if r.Unit != "ms" || r.NotMeasured != "" {
 			continue
 		}
 		if r.What != previous {

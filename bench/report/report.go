@@ -26,6 +26,8 @@ type Row struct {
 	// AtLeast is set; 0 where there is none.
 	Goal    float64 `json:"goal,omitempty"`
 	AtLeast bool    `json:"at_least,omitempty"`
+	// NotMeasured is why there are no figures; empty where there are.
+	NotMeasured string `json:"not_measured,omitempty"`
 }
 
 // OfMedians is the ratio that counts.
@@ -46,6 +48,9 @@ func (r Row) Met() bool {
 
 // columns are the words of a row.
 func (r Row) columns() []string {
+	if r.NotMeasured != "" {
+		return []string{r.What, "", r.Against, "", "", "", "0", "", "not measured: " + r.NotMeasured}
+	}
 	goal, met := "", ""
 	if r.Goal != 0 {
 		goal, met = "≤ "+number(r.Goal), "missed"

@@ -17,6 +17,7 @@ func rows() []Row {
 		{Part: "a", What: "ADD <warm>", Against: "stock", Ours: sum(6), Peer: sum(12), Ratio: sum(0.5), Unit: "ms", Goal: 0.5},
 		{Part: "a", What: "DEL", Against: "stock", Ours: sum(1), Peer: sum(1), Ratio: sum(1), Unit: "ms"},
 		{Part: "b", What: "throughput", Against: "by hand", Ours: sum(9), Peer: sum(10), Ratio: sum(0.9), Unit: "Gbit/s", Goal: 0.98, AtLeast: true},
+		{Part: "b", What: "absent", Against: "stock", Unit: "ms", Goal: 0.5, NotMeasured: "there is none"},
 	}
 }
 
@@ -25,6 +26,7 @@ func TestTable(t *testing.T) {
 ADD <warm>  6.00 ms      stock    12.0 ms      0.50   0.45–0.55  50    ≤ 0.50  met
 DEL         1.00 ms      stock    1.00 ms      1.00   0.90–1.10  50            ` + `
 throughput  9.00 Gbit/s  by hand  10.0 Gbit/s  0.90   0.81–0.99  50    ≥ 0.98  missed
+absent                   stock                                   0             not measured: there is none
 `
 	if got := Table(rows()); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -54,6 +56,9 @@ func TestPlotsAreXML(t *testing.T) {
 			if _, ok := token.(xml.StartElement); ok {
 				elements++
 			}
+		}
+		if strings.Contains(plot, "absent") {
+			t.Errorf("%s shows what was not measured", name)
 		}
 		if elements < 10 || !strings.Contains(plot, "prefers-color-scheme: dark") {
 			t.Errorf("%s:\n%s", name, plot)
