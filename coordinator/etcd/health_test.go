@@ -92,6 +92,21 @@ func TestHistoryGoesInTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Etcd counts what it has written when it commits it, which it does now
+	// and then.
+	for deadline := time.Now().Add(time.Minute); ; {
+		status, err := s.status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status.DbSizeInUse > 10<<20 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("etcd has %d bytes in use, and 10 MB were written", status.DbSizeInUse)
+		}
+		wait(t.Context(), 10*time.Millisecond)
+	}
 	if err := s.tend(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -173,6 +188,21 @@ func TestTries(t *testing.T) {
 		cancel()
 		if tries != test.tries || (err == nil) != test.ok {
 			t.Errorf("%s: %d tries, %v", test.method, tries, err)
+		}
+	}
+}
+
+// TestHangingMember: that a connection was closed by gRPC itself, to which
+// nobody answered, is not taken for a member that speaks TLS.
+func TestHangingMember(t *testing.T) {
+	for text, want := range map[string]string{
+		"read tcp 10.0.0.9:4->10.0.0.1:2379: use of closed network connection": "etcd at http://10.0.0.1:2379 does not answer in time: look at its members, ",
+		"EOF": "etcd at http://10.0.0.1:2379 hangs up on plain HTTP: use https:// in --etcd if it speaks TLS: ",
+	} {
+		a := Access{Endpoints: []string{"http://10.0.0.1:2379"}}
+		err, _ := a.explain(status.Error(codes.Unavailable, `connection error: desc = "error reading server preface: `+text+`"`))
+		if !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
 		}
 	}
 }

@@ -160,7 +160,8 @@ func (a Access) explain(err error) (_ error, vague bool) {
 		return fmt.Errorf("etcd does not let %s read and write: grant a role with readwrite on the prefix /dcos-overlay/v1/", cmp.Or(a.User, "the user of this client's certificate")), false
 	case errors.Is(e, rpctypes.ErrUserEmpty):
 		return errors.New("etcd demands a user: set --etcd-user and --etcd-password-file"), false
-	case text == context.DeadlineExceeded.Error():
+	case text == context.DeadlineExceeded.Error(), has("use of closed network connection"):
+		// The second is a connection of which gRPC itself had enough.
 		return fmt.Errorf("etcd at %s does not answer in time: look at its members, at their disks and at the network between them", members), false
 	case errors.Is(e, rpctypes.ErrNoSpace):
 		return errors.New(alarmText("NOSPACE")), false

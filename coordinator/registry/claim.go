@@ -15,6 +15,9 @@ import (
 )
 
 const (
+	// maxClaimed bounds how many overlays a claim names: looking for each among
+	// all others takes the square of it.
+	maxClaimed = 1024
 	// maxIDLen bounds an agent's id, in bytes: it is part of a key.
 	maxIDLen = 128
 	// minMTU is IPv4's least (RFC 791), maxMTU the longest packet.
@@ -64,6 +67,9 @@ func checkClaim(req api.ClaimRequest) error {
 	}
 	if c := req.NetworkConfig; c != nil && c.OverlayMTU != 0 && (c.OverlayMTU < minMTU || c.OverlayMTU > maxMTU) {
 		return fail(api.CodeInvalid, "overlay_mtu is %d: it must be 0 or from %d to %d", c.OverlayMTU, minMTU, maxMTU)
+	}
+	if n := max(len(req.Overlays), len(req.AtLeast)); n > maxClaimed {
+		return fail(api.CodeInvalid, "the claim names %d overlays: at most %d are taken; all_overlays asks for every one", n, maxClaimed)
 	}
 	for name, n := range req.AtLeast {
 		if n.Subnets < 0 || n.Subnets6 < 0 {

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -59,6 +60,8 @@ func TestClaimRefused(t *testing.T) {
 			`the agent's id "a/b" must be 1 to 128 letters, digits or any of . _ : -`},
 		{"MTU", api.ClaimRequest{ID: "a", NetworkConfig: &badMTU}, api.CodeInvalid,
 			"overlay_mtu is 67: it must be 0 or from 68 to 65535"},
+		{"too many names", api.ClaimRequest{ID: "a", Overlays: slices.Repeat([]string{"dcos"}, 1025)}, api.CodeInvalid,
+			"the claim names 1025 overlays: at most 1024 are taken; all_overlays asks for every one"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := w.Claim(t.Context(), ip(1), test.req)

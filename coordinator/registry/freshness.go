@@ -105,10 +105,14 @@ func (r *Registry) Ready(ctx context.Context) error {
 func (r *Registry) ready(ctx context.Context) error {
 	r.mu.Lock()
 	following, configured := r.following, r.idx.baseRev != 0
+	age, stale := r.age()
 	r.mu.Unlock()
 	switch {
 	case !following:
 		return errors.New("the index is not in step with etcd")
+	case stale:
+		// Who probes does not wait for as long as a call takes to fail.
+		return fmt.Errorf("%w: the index is not known to be in step with it for %d s", ErrUnavailable, age)
 	case !configured:
 		return errors.New("no network is configured")
 	}

@@ -111,6 +111,11 @@ func checkStatus(req api.StatusRequest) error {
 			return fail(api.CodeInvalid, "overlay %s: %q is not a status: one of %s, %s, %s, %s", o.Name, o.State.Status,
 				lease.StatusOK, lease.StatusFailed, lease.StatusConfiguring, lease.StatusInvalid)
 		}
+		for _, u := range []*api.Usage{o.Addresses.Mesos, o.Addresses.Docker} {
+			if u != nil && (u.Used < 0 || u.Free < 0) {
+				return fail(api.CodeInvalid, "overlay %s: %d used and %d free addresses: neither can be negative", o.Name, u.Used, u.Free)
+			}
+		}
 	}
 	return nil
 }

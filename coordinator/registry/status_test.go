@@ -71,6 +71,8 @@ func TestStatusRefused(t *testing.T) {
 		`agent 172.17.0.1 reports on overlays that it holds nothing of: "dcos6"`)
 	wantCode(t, w.Status(t.Context(), ip(1), report("dcos", "OK", "", 0)), api.CodeInvalid,
 		`overlay dcos: "OK" is not a status: one of STATUS_OK, STATUS_FAILED, STATUS_CONFIGURING, STATUS_INVALID`)
+	wantCode(t, w.Status(t.Context(), ip(1), report("dcos", lease.StatusOK, "", -1)), api.CodeInvalid,
+		"overlay dcos: -1 used and 126 free addresses: neither can be negative")
 }
 
 // TestAliveEnds: an agent that is silent is not alive, and keeps its lease.

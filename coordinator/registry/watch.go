@@ -39,7 +39,7 @@ func (r *Registry) Watch(ctx context.Context, since int64, epoch string) (*Strea
 	if err := r.waitSynced(ctx); err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
-	if since > 0 {
+	if since > r.Revision() {
 		// The reader may come from a coordinator that is ahead of this one.
 		// A revision that etcd itself does not know is of another etcd.
 		rev, err := r.revision(ctx)
