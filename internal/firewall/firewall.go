@@ -29,8 +29,9 @@ func New() *Firewall { return &Firewall{Path: os.Getenv("PATH")} }
 // ErrNotFound is the cause when the host has no iptables programs.
 var ErrNotFound = errors.New("not found")
 
-// rounds is how often Apply looks and writes. Rules can change between the
-// two, and then the write fails or is not the whole difference any more.
+// rounds is how often Apply looks and writes where writing fails: rules can
+// change between the two. What changes after a look and lets the write succeed
+// is as what changes after the write, and the next Apply's to find.
 const rounds = 3
 
 // Apply makes the rules what c asks for, in both address families, and says in
@@ -39,8 +40,9 @@ const rounds = 3
 // uses any more are removed.
 func (f *Firewall) Apply(ctx context.Context, c Config) (repairs []string, err error) {
 	var errs []error
-	for _, fam := range families {
-		done, err := f.applyFamily(ctx, fam, Want(c, fam.v6))
+	saves := f.saveAll(ctx)
+	for i, fam := range families {
+		done, err := f.applyFamily(ctx, fam, Want(c, fam.v6), saves[i])
 		if set := peerset.Of(fam.v6); err == nil && c.leavesSet(fam.v6) {
 			var there bool
 			// The rule is gone: a set in use could not be destroyed.
@@ -74,8 +76,9 @@ func (f *Firewall) Remove(ctx context.Context) error {
 // Check says in words what Apply would repair, and changes nothing.
 func (f *Firewall) Check(ctx context.Context, c Config) (problems []string, err error) {
 	var errs []error
-	for _, fam := range families {
-		changes, err := f.look(ctx, fam, Want(c, fam.v6))
+	saves := f.saveAll(ctx)
+	for i, fam := range families {
+		changes, err := look(ctx, fam, Want(c, fam.v6), saves[i])
 		errs = append(errs, err)
 		for _, ch := range changes {
 			problems = append(problems, ch.repairs...)
@@ -90,31 +93,54 @@ func (f *Firewall) Check(ctx context.Context, c Config) (problems []string, err 
 	return problems, errors.Join(errs...)
 }
 
-func (f *Firewall) applyFamily(ctx context.Context, fam family, want Ruleset) (repairs []string, err error) {
-	for range rounds {
-		changes, lookErr := f.look(ctx, fam, want)
+// applyFamily makes one family's rules what is wanted; save is the first look.
+// All tables are written by one program. Where that fails, each is by its own,
+// so that one which can't be written keeps no other back.
+func (f *Firewall) applyFamily(ctx context.Context, fam family, want Ruleset, save running) (repairs []string, err error) {
+	var together []change
+	for round := range rounds {
+		if round > 0 {
+			save = f.save(ctx, fam)
+		}
+		changes, lookErr := look(ctx, fam, want, save)
+		for _, ch := range together {
+			// What failed together may have been written in part.
+			if lookErr == nil && !slices.ContainsFunc(changes, func(c change) bool { return c.table == ch.table }) {
+				repairs = append(repairs, ch.repairs...)
+			}
+		}
+		together = nil
 		if len(changes) == 0 {
 			return repairs, lookErr
 		}
-		errs := []error{lookErr}
-		for _, ch := range changes {
-			if err := f.restore(ctx, fam, ch); err != nil {
-				errs = append(errs, err)
+		size := 1
+		if round == 0 {
+			size = len(changes)
+		}
+		var failed []error
+		for batch := range slices.Chunk(changes, size) {
+			if err := f.restore(ctx, fam, batch); err != nil {
+				failed = append(failed, err)
+				if size > 1 {
+					together = batch
+				}
 				continue
 			}
-			repairs = append(repairs, ch.repairs...)
+			for _, ch := range batch {
+				repairs = append(repairs, ch.repairs...)
+			}
 		}
-		err = errors.Join(errs...)
-		if ctx.Err() != nil {
+		err = errors.Join(append(failed, lookErr)...)
+		if failed == nil || ctx.Err() != nil {
 			break
 		}
 	}
 	return repairs, err
 }
 
-// look compares the kernel with want. What it tells beside an error is true.
-func (f *Firewall) look(ctx context.Context, fam family, want Ruleset) ([]change, error) {
-	have, err := f.have(ctx, fam)
+// look compares what save says with want. What it tells beside an error is true.
+func look(ctx context.Context, fam family, want Ruleset, save running) ([]change, error) {
+	have, err := have(fam, save)
 	if err != nil {
 		// Where we want nothing, a host without iptables or without IPv6 is as
 		// good as one without rules of ours.
@@ -135,8 +161,8 @@ func (f *Firewall) look(ctx context.Context, fam family, want Ruleset) ([]change
 	return plan(fam.program, seen, have), err
 }
 
-func (f *Firewall) have(ctx context.Context, fam family) (saved, error) {
-	text, err := f.save(ctx, fam)
+func have(fam family, save running) (saved, error) {
+	text, err := save()
 	if err != nil {
 		return nil, err
 	}

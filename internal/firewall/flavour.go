@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -14,14 +15,13 @@ import (
 func (f *Firewall) Warnings(ctx context.Context) []string {
 	var out []string
 	for _, fam := range families {
-		version, err := f.exec(ctx, fam.program, "", "--version")
+		used, err := f.flavour(ctx, fam)
 		if err != nil {
 			continue
 		}
-		// Before 1.8 there was but one flavour, and no word on it.
-		used, other := "legacy", "nft"
-		if strings.Contains(version, "nf_tables") {
-			used, other = other, used
+		other := nft
+		if used == nft {
+			other = legacy
 			if !fam.legacyTables() {
 				continue
 			}
@@ -39,6 +39,30 @@ func (f *Firewall) Warnings(ctx context.Context) []string {
 		}
 	}
 	return out
+}
+
+// The flavours of iptables, as they are in the programs' names.
+const (
+	nft    = "nft"
+	legacy = "legacy"
+)
+
+// flavour is that of the family's programs. The usual name is a link to one
+// that tells it; where it does not, the program is asked.
+func (f *Firewall) flavour(ctx context.Context, fam family) (string, error) {
+	path, err := f.find(fam.program)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil && strings.Contains(filepath.Base(real), "-"+nft+"-") {
+		return nft, nil
+	}
+	version, err := f.exec(ctx, fam.program, "", "--version")
+	// Before 1.8 there was but one flavour, and no word on it.
+	if strings.Contains(version, "nf_tables") {
+		return nft, err
+	}
+	return legacy, err
 }
 
 // legacyTables tells whether the kernel has any table of the legacy flavour.

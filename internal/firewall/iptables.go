@@ -32,30 +32,50 @@ const (
 // passes a $PATH without the directories of root's programs.
 var systemDirs = [...]string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"}
 
+// running is a program under way: it waits for the end, once, and returns what
+// was printed.
+type running func() (string, error)
+
 // save returns all tables of a family. Asking for all takes one process, and
 // creates no table that is not there.
-func (f *Firewall) save(ctx context.Context, fam family) (string, error) {
-	return f.run(ctx, fam, "save", "")
+func (f *Firewall) save(ctx context.Context, fam family) running {
+	return f.start(ctx, fam.program+"-save", "")
 }
 
-// restore writes ch, or nothing.
-func (f *Firewall) restore(ctx context.Context, fam family, ch change) error {
-	_, err := f.run(ctx, fam, "restore", ch.script, "--noflush", "-w", lockWait)
-	if err != nil && strings.Contains(err.Error(), strings.TrimSpace(randomFully)) {
-		_, err = f.run(ctx, fam, "restore", withoutRandomFullyAll(ch.script), "--noflush", "-w", lockWait)
+// saveAll looks at both families at once. All of them must be waited for.
+func (f *Firewall) saveAll(ctx context.Context) (out [len(families)]running) {
+	for i, fam := range families {
+		out[i] = f.save(ctx, fam)
+	}
+	return out
+}
+
+// restore writes changes; of each of them, all or nothing.
+func (f *Firewall) restore(ctx context.Context, fam family, changes []change) error {
+	var script strings.Builder
+	var tables []string
+	for _, ch := range changes {
+		script.WriteString(ch.script)
+		tables = append(tables, ch.table)
+	}
+	err := f.write(ctx, fam, script.String())
+	// Of several, those before this one may have been written.
+	if err != nil && len(changes) == 1 && strings.Contains(err.Error(), strings.TrimSpace(randomFully)) {
+		err = f.write(ctx, fam, strings.ReplaceAll(script.String(), randomFully, ""))
 	}
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("writing our rules to table %s: %w", ch.table, err)
-	if fam.v6 && ch.table == "nat" && lacksTable(err.Error()) {
+	err = fmt.Errorf("writing our rules to table %s: %w", strings.Join(tables, ", "), err)
+	if fam.v6 && len(tables) == 1 && tables[0] == "nat" && lacksTable(err.Error()) {
 		err = fmt.Errorf("%w (the kernel has no IPv6 NAT: load the module ip6table_nat, or configure no IPv6 overlay)", err)
 	}
 	return err
 }
 
-func withoutRandomFullyAll(script string) string {
-	return strings.ReplaceAll(script, randomFully, "")
+func (f *Firewall) write(ctx context.Context, fam family, script string) error {
+	_, err := f.exec(ctx, fam.program+"-restore", script, "--noflush", "-w", lockWait)
+	return err
 }
 
 // lacksTable recognises what the legacy and the nft flavour say of a table
@@ -69,32 +89,39 @@ func lacksTable(message string) bool {
 	return false
 }
 
-// run executes <program>-<verb> and returns what it prints.
-func (f *Firewall) run(ctx context.Context, fam family, verb, stdin string, args ...string) (string, error) {
-	return f.exec(ctx, fam.program+"-"+verb, stdin, args...)
-}
-
 // exec executes a program and returns what it prints.
 func (f *Firewall) exec(ctx context.Context, name, stdin string, args ...string) (string, error) {
+	return f.start(ctx, name, stdin, args...)()
+}
+
+// start starts a program, in the network namespace of the calling thread.
+func (f *Firewall) start(ctx context.Context, name, stdin string, args ...string) running {
 	path, err := f.find(name)
 	if err != nil {
-		return "", err
+		return func() (string, error) { return "", err }
 	}
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
-	defer cancel()
 	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	// A grandchild that keeps the pipes open must not keep us waiting.
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	startErr := cmd.Start()
+	return func() (string, error) {
+		defer cancel()
+		err := startErr
+		if err == nil {
+			err = cmd.Wait()
+		}
+		if err == nil {
+			return stdout.String(), nil
+		}
 		if ctx.Err() != nil {
 			err = errors.Join(ctx.Err(), err)
 		}
 		return "", &RunError{Program: name, Message: oneLine(stderr.String()), Err: err}
 	}
-	return stdout.String(), nil
 }
 
 // RunError is the failure of one of the iptables programs.

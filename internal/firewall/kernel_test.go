@@ -101,7 +101,7 @@ func (h host) rules() string {
 	h.t.Helper()
 	var b strings.Builder
 	for _, fam := range families {
-		text, err := h.firewall.save(context.Background(), fam)
+		text, err := h.firewall.save(context.Background(), fam)()
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -201,11 +201,11 @@ func TestGoldenIsWhatIptablesReads(t *testing.T) {
 					fam = families[1]
 				}
 				for _, args := range [][]string{{"--noflush", "--test"}, {"--noflush"}} {
-					if _, err := h.firewall.run(context.Background(), fam, "restore", string(text), args...); err != nil {
+					if _, err := h.firewall.exec(context.Background(), fam.program+"-restore", string(text), args...); err != nil {
 						t.Fatalf("%s: %v", g.file, err)
 					}
 				}
-				changes, err := h.firewall.look(context.Background(), fam, Want(g.config, g.v6))
+				changes, err := look(context.Background(), fam, Want(g.config, g.v6), h.firewall.save(context.Background(), fam))
 				if err != nil || len(changes) != 0 {
 					t.Errorf("what %s made is not what is wanted: %+v, %v", g.file, changes, err)
 				}

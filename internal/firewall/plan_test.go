@@ -247,6 +247,52 @@ esac`
 	}
 }
 
+// TestOneProgramWritesAllTables: each program costs a host's first container
+// milliseconds.
+func TestOneProgramWritesAllTables(t *testing.T) {
+	runs := filepath.Join(t.TempDir(), "runs")
+	f := fakePrograms(t, map[string]string{
+		"iptables-save":    "echo save >>" + runs + "; " + emptySave,
+		"iptables-restore": "echo restore >>" + runs + "; cat >>" + runs,
+		"ip6tables-save":   "exit 0",
+	})
+	n := testNetwork()
+	n.Overlays = n.Overlays[:1]
+	if _, err := f.Apply(t.Context(), ConfigOf(n)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(runs)
+	if err != nil || strings.Count(string(got), "save\n") != 1 || strings.Count(string(got), "restore\n") != 1 || strings.Count(string(got), "COMMIT\n") != 2 {
+		t.Errorf("the programs run were\n%s%v", got, err)
+	}
+}
+
+// TestWrittenBeforeTheTableThatFails: what was written together with a table
+// that fails is not written again, and told as repaired.
+func TestWrittenBeforeTheTableThatFails(t *testing.T) {
+	dir := t.TempDir()
+	there, runs := filepath.Join(dir, "nat"), filepath.Join(dir, "runs")
+	f := fakePrograms(t, map[string]string{
+		"iptables-save": emptySave + "; cat " + there + " 2>/dev/null; true",
+		"iptables-restore": `in=$(cat)
+case "$in" in *"*nat"*) echo "$in" | sed 's/^[*]nat/&\n:POSTROUTING ACCEPT [0:0]/; s/^-I POSTROUTING 1/-A POSTROUTING/; /^COMMIT/q' >` + there + `; echo nat >>` + runs + `;; esac
+case "$in" in *"*filter"*) echo "no filter today" >&2; exit 1;; esac`,
+		"ip6tables-save": "exit 0",
+	})
+	n := testNetwork()
+	n.Overlays = n.Overlays[:1]
+	repairs, err := f.Apply(t.Context(), ConfigOf(n))
+	if err == nil || err.Error() != "writing our rules to table filter: iptables-restore: exit status 1: no filter today" {
+		t.Errorf("the error is %v", err)
+	}
+	if len(repairs) != 2 || repairs[0] != "iptables nat: chain DCOS-OVERLAY-MASQ was missing" {
+		t.Errorf("told is %q", repairs)
+	}
+	if got, err := os.ReadFile(runs); string(got) != "nat\n" {
+		t.Errorf("table nat was written by %q, %v", got, err)
+	}
+}
+
 func TestHostWithoutIPv6(t *testing.T) {
 	f := fakePrograms(t, map[string]string{
 		"iptables-save": emptySave, "iptables-restore": "cat >/dev/null",

@@ -36,7 +36,7 @@ func (f *Firewall) Report(ctx context.Context, v6 bool) (Report, error) {
 	if v6 {
 		fam = families[1]
 	}
-	have, err := f.have(ctx, fam)
+	have, err := have(fam, f.save(ctx, fam))
 	if err != nil {
 		return Report{}, err
 	}
