@@ -137,13 +137,9 @@ func severalNetworks(t *testing.T, s *scene.Scene) {
 			if overlay == "dcos6" {
 				want = peer.IP6
 			}
-			if seen := must[netip.AddrPort](t)(peer.Dial(ctx, to)); seen.Addr() != want {
-				t.Errorf("%s from host %s: seen as %s, not %s", overlay, from.Name, seen, want)
-			}
+			awaitReach(t, &peer.Place, to, want)
 			must[*lab.Process](t)(peer.Serve(ctx, scene.Port))
-			if seen := must[netip.AddrPort](t)(c.Dial(ctx, netip.AddrPortFrom(want, scene.Port))); seen.Addr() != addr {
-				t.Errorf("%s to host %s: seen as %s, not %s", overlay, from.Name, seen, addr)
-			}
+			awaitReach(t, &c.Place, netip.AddrPortFrom(want, scene.Port), addr)
 			check(t, peer.Delete(ctx))
 		}
 		must[netip.AddrPort](t)(h.Dial(ctx, to))

@@ -146,6 +146,9 @@ func TestPortMapperFails(t *testing.T) {
 
 	fake(`[ "$CNI_COMMAND" = DEL ] && exit 0; ` + broken)
 	c.fails(t, h, 106, "out of order", "31000 to 8080/tcp", "31001 to 8080/udp", "/opt/fake/portmap")
+	if said := c.run(t, h).failure; said == nil || said.Details != "and the reason" || strings.Contains(said.Msg, said.Details) {
+		t.Errorf("portmap's details are %+v", said)
+	}
 	if left := nothingOf(t, h); left != "" {
 		t.Errorf("a failed ADD has left:\n%s", left)
 	}

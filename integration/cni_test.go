@@ -65,6 +65,8 @@ type cniCall struct {
 	// programs.
 	Plugin, Verb, ID, Ifname, Netns, Args, Path string
 	Conf                                        map[string]any
+	// Under are the words of a command that runs the plugin, if any.
+	Under []string
 }
 
 // answer is what a plugin has printed.
@@ -104,7 +106,7 @@ func (c cniCall) run(t *testing.T, h *lab.Host) answer {
 		env = append(env, "CNI_ARGS="+c.Args)
 	}
 	stdin := must[[]byte](t)(json.Marshal(c.Conf))
-	r := must[lab.Result](t)(h.Exec(t.Context(), lab.Command{Args: []string{filepath.Join(dir, c.Plugin)}, Env: env, Stdin: stdin}))
+	r := must[lab.Result](t)(h.Exec(t.Context(), lab.Command{Args: append(c.Under, filepath.Join(dir, c.Plugin)), Env: env, Stdin: stdin}))
 	a := answer{stdout: []byte(r.Stdout)}
 	switch {
 	case r.Code == 0:
@@ -442,7 +444,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"port":                     {change: map[string]any{"runtimeConfig": map[string]any{"portMappings": []any{map[string]any{"hostPort": 0, "containerPort": 80}}}}, code: 7, says: []string{"0 to 80/tcp"}},
 		"network's own":            {change: map[string]any{"runtimeConfig": map[string]any{"ips": []string{"9.0.0.0"}}}, code: 104, says: []string{"network address"}},
 		"unknown family":           {change: map[string]any{"runtimeConfig": map[string]any{"ips": []string{"fd01:b::5"}}}, code: 104, says: []string{"fd01:b::5"}},
-		"group's MAC":              {change: map[string]any{"runtimeConfig": map[string]any{"mac": "01:00:5e:00:00:01"}}, code: 7, says: []string{"01:00:5e:00:00:01"}},
+		"group's MAC":              {change: map[string]any{"runtimeConfig": map[string]any{"mac": "01:00:5e:00:00:01"}}, code: 7, says: []string{"ADD: ", "01:00:5e:00:00:01"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := base.with(tt.change)

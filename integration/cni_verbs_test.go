@@ -2,7 +2,10 @@ package integration
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/dcos/dcos-overlay/integration/lab"
 	"github.com/dcos/dcos-overlay/integration/scene"
@@ -56,7 +59,13 @@ func TestStatus(t *testing.T) {
 	must[*lab.Container](t)(s.B.MesosContainer(ctx, lab.MesosTask{ID: "far", Conf: scene.CNI("grows")}))
 	status("grows").fails(t, h, 50, "5 of 5 addresses", "none is free: agents hold 2")
 	more := cniCall{Verb: "ADD", ID: "g5", Netns: newNetns(t, h, "g5"), Conf: netConf("grows", "1.1.0")}
-	more.fails(t, h, 100, "5 of 5 addresses")
+	more.fails(t, h, 100, "5 of 5 addresses", "no free /28 of 10.90.0.0/27: 2 leased")
+	// This agent, which has no companion, has not heard of the other's.
+	for _, a := range []answer{more.run(t, h), status("grows").run(t, h)} {
+		if a.failure == nil || strings.Contains(a.failure.Msg, "can still be claimed") || strings.Count(a.failure.Msg, "STATUS") > 1 {
+			t.Errorf("where nothing is left: %+v", a.failure)
+		}
+	}
 
 	add.ID = "c4"
 	_, err := h.Run(ctx, "ip", "link", "del", "vtep1024")
@@ -68,6 +77,26 @@ func TestStatus(t *testing.T) {
 	status("tiny").ok(t, h)
 	configure(t, s, h, map[string]any{"network_config": map[string]any{"mesos_bridge": false}})
 	status("tiny").fails(t, h, 51, "mesos_bridge", agentconf.DefaultPath)
+}
+
+// TestStatusWithoutIPv6: a kernel with IPv6 off is played by an empty
+// /proc/net, for the plugin alone.
+func TestStatusWithoutIPv6(t *testing.T) {
+	s := newCNIScene(t)
+	h := s.A
+	for overlay, want := range map[string]string{"dcos": "", "dual": "ipv6.disable=1", "dcos6": "ipv6.disable=1"} {
+		c := cniCall{Verb: "ADD", ID: overlay, Netns: newNetns(t, h, overlay), Conf: netConf(overlay, "1.1.0")}
+		c.ok(t, h)
+		status := c.verb("STATUS")
+		status.Under = []string{"unshare", "--mount", "sh", "-ec", `mount -t tmpfs none /proc/$$/net; exec "$0"`}
+		if want == "" {
+			status.ok(t, h)
+		} else {
+			status.fails(t, h, types.ErrPluginNotAvailable, want, "enable_ipv6")
+		}
+		c.verb("STATUS").ok(t, h)
+		c.verb("DEL").ok(t, h)
+	}
 }
 
 func agentCount(t *testing.T, s *scene.Scene) (int, error) {

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"path"
-	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dcos/dcos-overlay/integration/lab"
 	"github.com/dcos/dcos-overlay/integration/scene"
@@ -20,7 +18,7 @@ import (
 // awaitState waits until the coordinator shows overlay dcos of host a so.
 func awaitState(t *testing.T, s *scene.Scene, status lease.Status, says string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	check(t, lab.Until(ctx, fmt.Sprintf("%s with %q", status, says), func(ctx context.Context) error {
 		state, err := s.State(ctx)
@@ -90,20 +88,7 @@ func TestCompanionServesMesosAndTools(t *testing.T) {
 		}
 		check(t, c.Delete(ctx))
 	}
-	state := must[masterstate.State](t)(s.State(ctx))
-	for _, h := range []*lab.Host{s.Master, s.A, s.B} {
-		code, body, err := h.HTTP(ctx, http.MethodGet, "http://127.0.0.1:64002/overlay-agent/overlay", nil)
-		if err != nil || code != http.StatusOK {
-			t.Fatalf("host %s answers %d, %v", h.Name, code, err)
-		}
-		var own masterstate.Agent
-		check(t, json.Unmarshal(body, &own))
-		for _, a := range state.Agents {
-			if a.IP == h.Addr && !reflect.DeepEqual(a, own) {
-				t.Errorf("host %s says of itself\n%+v\nand the coordinator says\n%+v", h.Name, own, a)
-			}
-		}
-	}
+	wantStates(t, s, []string{"dcos", "dcos6"}, s.Master, s.A, s.B)
 }
 
 // TestDeletedAgentComesBack: an operator deletes an agent that is alive, which
@@ -122,7 +107,7 @@ func TestDeletedAgentComesBack(t *testing.T) {
 	if err != nil || code != http.StatusOK {
 		t.Fatalf("delete answers %d %s, %v", code, body, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, hang)
 	defer cancel()
 	check(t, lab.Until(ctx, "the agent to come back", func(ctx context.Context) error {
 		after, err := s.State(ctx)
@@ -144,10 +129,7 @@ func TestDeletedAgentComesBack(t *testing.T) {
 	a := must[*lab.Container](t)(s.A.MesosContainer(ctx, lab.MesosTask{ID: "a", Conf: scene.CNI("dcos")}))
 	b := must[*lab.Container](t)(s.B.MesosContainer(ctx, lab.MesosTask{ID: "b", Conf: scene.CNI("dcos")}))
 	must[*lab.Process](t)(a.Serve(ctx, scene.Port))
-	seen, err := b.Dial(ctx, serverOf(a))
-	if err != nil || seen.Addr() != b.IP4 {
-		t.Errorf("seen as %s, %v", seen, err)
-	}
+	awaitReach(t, &b.Place, serverOf(a), b.IP4)
 }
 
 // TestHostWithoutSubnet: a host that takes no subnets still reaches containers.

@@ -50,8 +50,6 @@ func TestDCOSRecovery(t *testing.T) {
 func TestDCOSDeletedAgents(t *testing.T) {
 	s := newScene(t)
 	ctx := t.Context()
-	check(t, s.Coordinator.Stop(ctx))
-	check(t, s.StartCoordinator(ctx, "--alive-ttl=2s", "--quarantine=1s"))
 	noDocker := object{"network_config": object{"docker_bridge": false}}
 	for _, h := range s.Agents() {
 		conf := must[[]byte](t)(s.AgentJSON(noDocker))
@@ -79,6 +77,8 @@ func TestDCOSDeletedAgents(t *testing.T) {
 	}
 	same(t, "after what was refused", masterState(t, s), before)
 	check(t, s.Companions["a"].Stop(ctx))
+	check(t, s.Coordinator.Stop(ctx))
+	check(t, s.StartCoordinator(ctx, "--alive-ttl=1s", "--quarantine=1s"))
 	within, cancel := context.WithTimeout(ctx, hang)
 	defer cancel()
 	var after object

@@ -92,7 +92,7 @@ func TestIsolation(t *testing.T) {
 // awaitDockerNetwork waits for the Docker network of an overlay.
 func awaitDockerNetwork(t *testing.T, h *lab.Host, overlay string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	check(t, lab.Until(ctx, "the Docker network "+overlay+" on host "+h.Name, func(ctx context.Context) error {
 		_, err := h.Run(ctx, "docker", "network", "inspect", overlay)
@@ -105,7 +105,7 @@ func awaitDockerNetwork(t *testing.T, h *lab.Host, overlay string) {
 func reachable(t *testing.T, all []resident, isolated bool) {
 	t.Helper()
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	var table string
 	err := lab.Until(ctx, fmt.Sprintf("overlay red to be isolated: %v", isolated), func(ctx context.Context) error {

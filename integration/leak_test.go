@@ -177,7 +177,7 @@ func TestLeakedAddressesAreFreed(t *testing.T) {
 
 	living := h.live(t)
 	step("50 containers live")
-	waiting, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	waiting, cancel := context.WithTimeout(ctx, hang)
 	defer cancel()
 	check(t, lab.Until(waiting, "the addresses to be freed", func(ctx context.Context) error {
 		all, err := h.reserved(ctx)

@@ -88,5 +88,20 @@ func check(t *testing.T, err error) {
 	}
 }
 
+// awaitReach waits until a place reaches a server, and is seen there as a
+// source: hosts hear of each other in a moment, not at once.
+func awaitReach(t *testing.T, from *lab.Place, to netip.AddrPort, source netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	check(t, lab.Until(ctx, fmt.Sprintf("%s to be reached from %s", to, source), func(ctx context.Context) error {
+		seen, err := from.Dial(ctx, to)
+		if err == nil && seen.Addr() != source {
+			err = fmt.Errorf("it is seen as %s, not %s", seen, source)
+		}
+		return err
+	}))
+}
+
 // serverOf is where a container of an IPv4 overlay serves.
 func serverOf(c *lab.Container) netip.AddrPort { return netip.AddrPortFrom(c.IP4, scene.Port) }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dcos/dcos-overlay/integration/lab"
 	"github.com/dcos/dcos-overlay/integration/scene"
@@ -31,7 +30,7 @@ func TestOverlayAtRuntime(t *testing.T) {
 	a := must[*lab.Container](t)(s.A.MesosContainer(ctx, lab.MesosTask{ID: "a", Conf: scene.CNI("web")}))
 	b := must[*lab.Container](t)(s.B.MesosContainer(ctx, lab.MesosTask{ID: "b", Conf: scene.CNI("web")}))
 	must[*lab.Process](t)(a.Serve(ctx, scene.Port))
-	within, cancel := context.WithTimeout(ctx, 30*time.Second)
+	within, cancel := context.WithTimeout(ctx, hang)
 	defer cancel()
 	check(t, lab.Until(within, "b to reach a", func(ctx context.Context) error {
 		seen, err := b.Dial(ctx, serverOf(a))
@@ -46,7 +45,7 @@ func TestOverlayAtRuntime(t *testing.T) {
 	for _, c := range []*lab.Container{a, b} {
 		check(t, c.Delete(ctx))
 	}
-	within, cancel = context.WithTimeout(ctx, 60*time.Second)
+	within, cancel = context.WithTimeout(ctx, hang)
 	defer cancel()
 	for _, h := range []*lab.Host{s.Master, s.A, s.B} {
 		check(t, lab.Until(within, "host "+h.Name+" without the overlay", func(context.Context) error {

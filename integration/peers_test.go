@@ -84,7 +84,7 @@ func claimAll(t *testing.T, s *scene.Scene, ips []string) {
 // asks for, entry by entry.
 func awaitPeers(t *testing.T, s *scene.Scene) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	check(t, lab.Until(ctx, "all peers in the kernel", func(ctx context.Context) error {
 		state, err := s.State(ctx)

@@ -77,7 +77,7 @@ func moreSubnets(t *testing.T, kill bool) {
 	}
 	if kill {
 		// The first third is more than fits what host a holds at first.
-		within, cancel := context.WithTimeout(ctx, 30*time.Second)
+		within, cancel := context.WithTimeout(ctx, hang)
 		defer cancel()
 		check(t, lab.Until(within, "host a to hold three subnets", func(context.Context) error {
 			if o := heldOf(t, s, s.A, "narrow"); o == nil || len(o.Subnets) < 3 {
@@ -91,7 +91,7 @@ func moreSubnets(t *testing.T, kill bool) {
 		go start(i)
 	}
 	if kill {
-		within, cancel := context.WithTimeout(ctx, 30*time.Second)
+		within, cancel := context.WithTimeout(ctx, hang)
 		defer cancel()
 		check(t, lab.Until(within, "an ADD to be refused", func(context.Context) error {
 			mu.Lock()
@@ -117,7 +117,7 @@ func moreSubnets(t *testing.T, kill bool) {
 		seen[c.IP4] = true
 		must[*lab.Process](t)(c.Serve(ctx, scene.Port))
 	}
-	within, cancel := context.WithTimeout(ctx, 30*time.Second)
+	within, cancel := context.WithTimeout(ctx, hang)
 	defer cancel()
 	for _, c := range all {
 		check(t, lab.Until(within, "far to reach "+c.ID, func(ctx context.Context) error {
@@ -148,7 +148,7 @@ func moreSubnets(t *testing.T, kill bool) {
 	for _, c := range all {
 		check(t, c.Delete(ctx))
 	}
-	within, cancel = context.WithTimeout(ctx, time.Minute)
+	within, cancel = context.WithTimeout(ctx, hang)
 	defer cancel()
 	check(t, lab.Until(within, "the further subnets to be given back", func(ctx context.Context) error {
 		if n := len(heldOf(t, s, s.A, "narrow").Subnets); n != 1 {

@@ -88,7 +88,7 @@ func (s *secured) wants(c *http.Client, status int, says, method, target, body s
 
 func (s *secured) eventually(what string, f func() error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), hang)
 	defer cancel()
 	check(s.t, lab.Until(ctx, what, func(context.Context) error { return f() }))
 }

@@ -37,7 +37,7 @@ func TestVXLANFromStrangers(t *testing.T) {
 		t.Helper()
 		began := time.Now()
 		to := netip.AddrPortFrom(target.IP4, scene.Port)
-		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		wait, cancel := context.WithTimeout(ctx, hang)
 		defer cancel()
 		check(t, lab.Until(wait, c.ID+" to reach the target", func(ctx context.Context) error {
 			seen, err := c.Dial(ctx, to)
@@ -141,7 +141,7 @@ func filterDropped(t *testing.T, h *lab.Host) int {
 // awaitFilter waits until the host has a filter, or has none.
 func awaitFilter(t *testing.T, h *lab.Host, want bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	check(t, lab.Until(ctx, fmt.Sprintf("filter %v on host %s", want, h.Name), func(ctx context.Context) error {
 		text, err := h.Run(ctx, "iptables-save", "-t", "filter")
@@ -155,7 +155,7 @@ func awaitFilter(t *testing.T, h *lab.Host, want bool) {
 // awaitPass waits until the host's companion has compared everything once.
 func awaitPass(t *testing.T, h *lab.Host) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	check(t, lab.Until(ctx, "a pass of the companion of host "+h.Name, func(ctx context.Context) error {
 		_, body, err := h.HTTP(ctx, http.MethodGet, "http://127.0.0.1:64002/metrics", nil)
@@ -168,7 +168,7 @@ func awaitPass(t *testing.T, h *lab.Host) {
 
 func awaitCount(t *testing.T, what string, want int, count func() int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	check(t, lab.Until(ctx, what, func(context.Context) error {
 		if got := count(); got < want {

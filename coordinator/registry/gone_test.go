@@ -63,9 +63,12 @@ func (w *world) known() string {
 	return strings.Join(out, " ")
 }
 
+// untilKnown waits until this is taken down, and the registry has heard of it.
 func (w *world) untilKnown(want string) {
 	w.t.Helper()
-	w.until("Mesos's agents are "+want, func() bool { return w.known() == want })
+	w.until("Mesos's agents are "+want, func() bool {
+		return w.known() == want && w.Counts().Gone == strings.Count(want, "!")
+	})
 }
 
 // TestGone: who is gone from Mesos keeps what it holds for the grace period,

@@ -67,7 +67,7 @@ type Stage struct {
 }
 
 // settled is by when hosts have heard of each other, on a busy machine.
-const settled = 30 * time.Second
+const settled = 2 * time.Minute
 
 // ownAddress is a line that a reader of blocks for several machines adapts.
 var ownAddress = regexp.MustCompile(`(?m)^(\s*ip=)[0-9.]+`)
