@@ -6,13 +6,13 @@ package cnierror
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"syscall"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/delegate"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/portmap"
 )
@@ -50,29 +50,54 @@ type coded struct {
 func (c *coded) Unwrap() error { return c.error }
 
 // Of is err, which is what went wrong in verb on the overlay, as the plugin
-// has to print it: on one line. It is nil for nil, and has err's words alone
-// where err is an error of the specification.
+// has to print it: on one line, with what other programs said about it in
+// details. It is nil for nil. An error of the specification is of the
+// configuration, which may not name an overlay.
 func Of(verb, overlay string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var printable *types.Error
 	if asIs, ok := err.(*types.Error); ok {
-		return types.NewError(asIs.Code, oneLine(asIs.Msg), oneLine(asIs.Details))
+		// Status has been here before.
+		text := strings.TrimPrefix(oneLine(asIs.Msg), verb+": ")
+		return types.NewError(asIs.Code, verb+": "+text, details(err))
 	}
-	details := ""
-	if errors.As(err, &printable) {
-		details = oneLine(printable.Details)
-	}
-	// A task's failure message is one line; errors.Join makes several.
 	text := oneLine(err.Error())
 	if full(err) {
 		text += ": make room on that file system"
 	}
-	if !strings.HasPrefix(text, "overlay ") {
-		text = "overlay " + overlay + ": " + text
+	return types.NewError(code(err), verb+": "+of(overlay, text), details(err))
+}
+
+// details is what is too long for a task's failure message.
+func details(err error) string {
+	var printable *types.Error
+	var failed *delegate.Failure
+	switch {
+	case errors.As(err, &failed):
+		return cut(oneLine(failed.Details))
+	case errors.As(err, &printable):
+		return cut(oneLine(printable.Details))
 	}
-	return types.NewError(code(err), fmt.Sprintf("%s: %s", verb, text), details)
+	return ""
+}
+
+// maxDetails bounds what is passed on of another program's words, in bytes.
+const maxDetails = 8 << 10
+
+func cut(text string) string {
+	if len(text) > maxDetails {
+		return strings.ToValidUTF8(text[:maxDetails], "") + " …"
+	}
+	return text
+}
+
+// of is text with the overlay that it is about.
+func of(overlay, text string) string {
+	if strings.HasPrefix(text, "overlay ") {
+		return text
+	}
+	return "overlay " + overlay + ": " + text
 }
 
 // Status is err as STATUS has to print it: the overlay takes no containers;
@@ -85,11 +110,7 @@ func Status(overlay string, err error, limited bool) error {
 	if limited {
 		c = types.ErrLimitedConnectivity
 	}
-	text := oneLine(err.Error())
-	if !strings.HasPrefix(text, "overlay ") {
-		text = "overlay " + overlay + ": " + text
-	}
-	return types.NewError(c, "STATUS: "+text, "")
+	return types.NewError(c, "STATUS: "+of(overlay, oneLine(err.Error())), details(err))
 }
 
 // full tells whether a file system had no room for a file, or may have none of

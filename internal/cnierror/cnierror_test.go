@@ -8,10 +8,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/delegate"
 	"github.com/dcos/dcos-overlay/internal/ipam"
 	"github.com/dcos/dcos-overlay/internal/portmap"
 )
@@ -34,8 +36,8 @@ func TestOf(t *testing.T) {
 		{fmt.Errorf("claim: %w", &api.Error{Code: api.CodeDisabled}), CodeRefused, ""},
 		{New(CodeChanged, errors.New("gone")), CodeChanged, "ADD: overlay dcos: gone"},
 		{New(CodeIPAM, fmt.Errorf("run static: %w", printable)), CodeIPAM, "run static: as it is"},
-		{printable, types.ErrInvalidNetNS, "as it is"},
-		{types.NewError(types.ErrInvalidNetworkConfig, "network a\nb", ""), types.ErrInvalidNetworkConfig, "network a; b"},
+		{printable, types.ErrInvalidNetNS, "ADD: as it is"},
+		{types.NewError(types.ErrInvalidNetworkConfig, "network a\nb", ""), types.ErrInvalidNetworkConfig, "ADD: network a; b"},
 		{fmt.Errorf("keep the lease: %w", &fs.PathError{Op: "write", Path: "/l", Err: syscall.ENOSPC}), types.ErrIOFailure, "/l: no space left on device: make room on that file system"},
 		// What undoing it said is not lost for the code's sake.
 		{errors.Join(printable, errors.New("and not undone")), types.ErrInvalidNetNS, "and not undone"},
@@ -50,6 +52,23 @@ func TestOf(t *testing.T) {
 	}
 	if Of("ADD", "dcos", nil) != nil || Status("dcos", nil, true) != nil {
 		t.Error("no error became one")
+	}
+}
+
+// TestDetails: what another program said at length is not in the message.
+func TestDetails(t *testing.T) {
+	long := strings.Repeat("goroutine…\n", 1000)
+	for details, want := range map[string]string{"": "", "a\nb": "a; b", long: "…"} {
+		err := New(CodeIPAM, fmt.Errorf("run static: %w", &delegate.Failure{Reason: "exit status 2: panic", Details: details}))
+		for _, err := range []error{Of("ADD", "dcos", err), Status("dcos", err, false)} {
+			var got *types.Error
+			if !errors.As(err, &got) || !strings.HasSuffix(got.Msg, ": overlay dcos: run static: exit status 2: panic") {
+				t.Errorf("got %v", err)
+			}
+			if !strings.HasSuffix(got.Details, want) || strings.Contains(got.Details, "\n") || len(got.Details) > maxDetails+4 || !utf8.ValidString(got.Details) {
+				t.Errorf("%.20q: the details are %d bytes, %.30q", details, len(got.Details), got.Details)
+			}
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,6 +35,17 @@ type Call struct {
 	// Args are CNI_ARGS, CNIPath is CNI_PATH.
 	Args, CNIPath string
 }
+
+// Failure is that of a plugin which ended with one.
+type Failure struct {
+	// Reason is one line: what the plugin gave as its error, or its status and
+	// the first line of what it printed.
+	Reason string
+	// Details are what else it said, in lines; they may be many.
+	Details string
+}
+
+func (f *Failure) Error() string { return f.Reason }
 
 // Find looks for a plugin in the directories of a CNI_PATH. The specification's
 // own library would do it too, but is linked with a client of tracing services
@@ -87,8 +99,8 @@ func (c Call) environment() []string {
 		"CNI_ARGS="+c.Args, "CNI_IFNAME="+c.IfName, "CNI_PATH="+c.CNIPath)
 }
 
-// Run runs a plugin to its end, and answers what it prints. A failed one's
-// error is what it said, a *types.Error, or its status and stderr.
+// Run runs a plugin to its end, and answers what it prints. The error of one
+// that ends with a failure is a *Failure.
 func (c Call) Run(ctx context.Context) ([]byte, error) {
 	// The signal below comes when the thread ends that started the plugin.
 	runtime.LockOSThread()
@@ -107,12 +119,17 @@ func (c Call) Run(ctx context.Context) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s is ended: %w", c.Program, context.Cause(ctx))
 	}
+	var ended *exec.ExitError
+	if !errors.As(err, &ended) {
+		return nil, err
+	}
 	var said types.Error
 	if json.Unmarshal(stdout.Bytes(), &said) == nil && said.Msg != "" {
-		return nil, &said
+		return nil, &Failure{Reason: said.Msg, Details: said.Details}
 	}
-	if text := strings.TrimSpace(stderr.String() + " " + stdout.String()); text != "" {
-		return nil, fmt.Errorf("%w: %s", err, text)
+	first, rest, _ := strings.Cut(strings.TrimSpace(stderr.String()+" "+stdout.String()), "\n")
+	if first != "" {
+		first = ": " + first
 	}
-	return nil, err
+	return nil, &Failure{Reason: ended.String() + first, Details: rest}
 }

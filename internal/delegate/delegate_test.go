@@ -5,11 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/containernetworking/cni/pkg/types"
 )
 
 // script is a plugin that does what body says.
@@ -32,14 +29,18 @@ func TestRun(t *testing.T) {
 	if err != nil || string(out) != "ADD c /n eth0 A=1 /p me\nstdin" {
 		t.Errorf("got %q, %v", out, err)
 	}
-	_, err = Call{Program: script(t, `echo '{"code": 11, "msg": "later", "details": "why"}'; exit 1`)}.Run(t.Context())
-	var said *types.Error
-	if !errors.As(err, &said) || said.Code != 11 || said.Msg != "later" || said.Details != "why" {
-		t.Errorf("got %v", err)
-	}
-	_, err = Call{Program: script(t, `echo oops >&2; exit 3`)}.Run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "status 3") || !strings.Contains(err.Error(), "oops") {
-		t.Errorf("got %v", err)
+	for body, want := range map[string]Failure{
+		`echo '{"code": 11, "msg": "later", "details": "why"}'; exit 1`: {"later", "why"},
+		`echo oops >&2; echo more >&2; echo this; exit 3`:               {"exit status 3: oops", "more\n this"},
+		`exit 1`:          {"exit status 1", ""},
+		`kill -9 $$`:      {"signal: killed", ""},
+		`echo {}; exit 1`: {"exit status 1: {}", ""},
+	} {
+		_, err = Call{Program: script(t, body)}.Run(t.Context())
+		var failed *Failure
+		if !errors.As(err, &failed) || *failed != want {
+			t.Errorf("%s: got %#v, want %#v", body, err, want)
+		}
 	}
 	if _, err := (Call{Program: "/nowhere/plugin"}).Run(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)

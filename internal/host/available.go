@@ -39,9 +39,11 @@ func (h *Host) free(ctx context.Context, held *agentstate.Held, pool ipam.Pool, 
 		err := family.Available(ctx)
 		var full *ipam.ExhaustedError
 		if more && errors.As(err, &full) {
-			if full.NoMore = h.growable(ctx, held, pool.Overlay, len(family.V6) > 0); full.NoMore == nil {
+			why := h.growable(ctx, held, pool.Overlay, len(family.V6) > 0)
+			if why == nil {
 				continue
 			}
+			noMore(full, why)
 		}
 		if err != nil {
 			return err

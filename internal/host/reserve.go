@@ -25,9 +25,13 @@ func (h *Host) Reserve(ctx context.Context, held *agentstate.Held, overlay strin
 		addrs, err := pool.Reserve(ctx, owner, home, requested)
 		var full *ipam.ExhaustedError
 		if errors.As(err, &full) {
-			if held, full.NoMore = h.grow(ctx, held, overlay, full.Side[0].Addr().Is6()); full.NoMore == nil {
+			more, why := h.grow(ctx, held, overlay, full.Side[0].Addr().Is6())
+			if why == nil {
+				held = more
 				continue
 			}
+			noMore(full, why)
+			return nil, err
 		}
 		if err != nil || h.Dir.Current(held) {
 			return addrs, err
@@ -44,6 +48,16 @@ func (h *Host) Reserve(ctx context.Context, held *agentstate.Held, overlay strin
 			return nil, err
 		}
 		held = now
+	}
+}
+
+// noMore notes why this agent gets no further subnet. What it knew of the
+// others' is older than a coordinator's word that nothing is left.
+func noMore(full *ipam.ExhaustedError, why error) {
+	full.NoMore = why
+	var said *api.Error
+	if errors.As(why, &said) && said.Code == api.CodeExhausted {
+		full.Elsewhere = ""
 	}
 }
 
@@ -125,7 +139,7 @@ func (h *Host) growable(ctx context.Context, held *agentstate.Held, overlay stri
 	case units == nil:
 		return errors.New("the coordinator does not tell of any: it may be of an older version")
 	case units.Free < 1:
-		return fmt.Errorf("none is free: agents hold %d, and %d rest", units.Leased, units.Resting)
+		return &api.Error{Code: api.CodeExhausted, Message: fmt.Sprintf("none is free: agents hold %d, and %d rest", units.Leased, units.Resting)}
 	}
 	return belowLimit(held, o.Overlay, overlay, v6)
 }
