@@ -33,7 +33,7 @@ func (r *Registry) Differs(ctx context.Context) (string, error) {
 	if err := r.catchUp(ctx); err != nil {
 		return "", err
 	}
-	x, err := r.load(ctx)
+	x, err := r.load(ctx, 3)
 	if err != nil {
 		return "", err
 	}

@@ -170,7 +170,7 @@ func splitKey(key string) (dir, rest string) {
 	if key == keyNetwork || key == keyEpoch {
 		return key, ""
 	}
-	for _, dir := range []string{dirReleasedVTEPs, dirReleasedSubnets, dirOverlays, dirAgents, dirIDs, dirVTEPs, dirSubnets, dirAlive, dirSilent, dirMesos, dirDeleted, dirAddresses, dirReservations} {
+	for _, dir := range directories() {
 		if rest, ok := strings.CutPrefix(key, dir); ok {
 			return dir, rest
 		}
@@ -274,12 +274,7 @@ func (x *index) entry(ip netip.Addr, kv keyValue) (*agentEntry, error) {
 	if ok && bytes.Equal(own.record, kv.value) {
 		return entryOf(own.agent, own.record, kv.rev), nil
 	}
-	a, err := decode[lease.Agent](kv)
-	if err != nil {
-		return nil, err
-	}
-	a.IP = ip
-	return newEntry(&a, kv.rev)
+	return decodeEntry(ip, kv)
 }
 
 func (x *index) applyID(id string, kv keyValue) error {

@@ -32,6 +32,15 @@ const (
 	keyEpoch           = prefix + "epoch"
 )
 
+// directories are what an index is made of, beside two single keys. Overlays
+// come first, for pools are cut anew when they come later.
+func directories() []string {
+	return []string{
+		dirOverlays, dirAgents, dirSubnets, dirIDs, dirVTEPs, dirAlive,
+		dirReleasedVTEPs, dirReleasedSubnets, dirSilent, dirMesos, dirDeleted, dirAddresses, dirReservations,
+	}
+}
+
 func keyOverlay(name string) string { return dirOverlays + name }
 func keyAgent(ip netip.Addr) string { return dirAgents + ip.String() }
 func keyID(id string) string        { return dirIDs + id }

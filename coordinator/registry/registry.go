@@ -30,8 +30,6 @@ const (
 	// are slow: at some 500 bytes each, 8 MB.
 	DefaultHistory = 16384
 
-	// pageSize is how many keys are loaded at once.
-	pageSize = 5000
 	// maxAttempts bounds a compare-and-swap loop. Each lost race is another
 	// call's success, so this many in a row mean that something is broken.
 	maxAttempts = 100
@@ -224,7 +222,7 @@ func (r *Registry) follow(ctx context.Context) (began bool, err error) {
 	defer cancel()
 	rev, resumed := r.resumable(ctx)
 	if !resumed {
-		x, err := r.load(ctx)
+		x, err := r.load(ctx, pageSize)
 		if err != nil {
 			return false, err
 		}
@@ -237,38 +235,6 @@ func (r *Registry) follow(ctx context.Context) (began bool, err error) {
 	r.begin(watching, cancel)
 	defer r.stopFollowing()
 	return true, fmt.Errorf("watch %s: %w", prefix, r.consume(watch))
-}
-
-// load reads the whole prefix as of one revision.
-func (r *Registry) load(ctx context.Context) (*index, error) {
-	x := newIndex()
-	end := clientv3.GetPrefixRangeEnd(prefix)
-	from := prefix
-	for {
-		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize)}
-		if x.rev != 0 {
-			opts = append(opts, clientv3.WithRev(x.rev))
-		}
-		done := r.timed("load")
-		resp, err := r.client.Get(ctx, from, opts...)
-		done(err)
-		if err != nil {
-			return nil, fmt.Errorf("load %s: %w", prefix, err)
-		}
-		if x.rev == 0 {
-			x.rev, x.cluster = resp.Header.Revision, resp.Header.ClusterId
-		}
-		for _, kv := range resp.Kvs {
-			if _, err := x.apply(keyValue{key: string(kv.Key), value: kv.Value, rev: kv.ModRevision, lease: kv.Lease}); err != nil {
-				r.opts.Log.Error("passed over a key that can't be read", "error", err)
-			}
-			from = string(kv.Key) + "\x00"
-		}
-		if !resp.More {
-			x.seenChange = x.rev
-			return x, nil
-		}
-	}
 }
 
 // replace puts x in the place of the index. Streams that are open are told the

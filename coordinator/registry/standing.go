@@ -33,7 +33,11 @@ func newTally() tally {
 }
 
 // stand brings up to date what the tree and the tally have of the agent at ip.
+// Without a tree it does nothing.
 func (x *index) stand(ip netip.Addr) {
+	if x.byIP == nil {
+		return
+	}
 	e := x.agents[ip]
 	if e == nil {
 		if was, ok := x.byIP.Delete(pivot(ip)); ok {

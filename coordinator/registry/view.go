@@ -38,6 +38,25 @@ const (
 	lineEnd = "}\n"
 )
 
+// decodeAgent is the agent whose key is rest below agents/.
+func decodeAgent(rest string, kv keyValue) (*agentEntry, error) {
+	ip, err := netip.ParseAddr(rest)
+	if err != nil {
+		return nil, fmt.Errorf("etcd key %s: %w", kv.key, err)
+	}
+	return decodeEntry(ip, kv)
+}
+
+// decodeEntry is the agent at ip, as kv has it.
+func decodeEntry(ip netip.Addr, kv keyValue) (*agentEntry, error) {
+	a, err := decode[lease.Agent](kv)
+	if err != nil {
+		return nil, err
+	}
+	a.IP = ip
+	return newEntry(&a, kv.rev)
+}
+
 // newEntry is a as it is stored at revision rev. It is marshalled here for
 // all who will ask.
 func newEntry(a *lease.Agent, rev int64) (*agentEntry, error) {
