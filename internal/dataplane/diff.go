@@ -19,6 +19,8 @@ func (e RouteEntry) String() string {
 	return fmt.Sprintf("route %s via %s metric %d", e.Dst, e.Gateway, e.Metric)
 }
 
+func (e RouteEntry) compare(o RouteEntry) int { return e.Dst.Compare(o.Dst) }
+
 // NeighEntry is one neighbour: a peer's VTEP.
 type NeighEntry struct {
 	IP  netip.Addr
@@ -27,6 +29,8 @@ type NeighEntry struct {
 
 func (e NeighEntry) String() string { return fmt.Sprintf("neighbour %s lladdr %s", e.IP, e.MAC) }
 
+func (e NeighEntry) compare(o NeighEntry) int { return e.IP.Compare(o.IP) }
+
 // FDBEntry is one forwarding entry: where a peer's VTEP is.
 type FDBEntry struct {
 	MAC network.MAC
@@ -34,6 +38,8 @@ type FDBEntry struct {
 }
 
 func (e FDBEntry) String() string { return fmt.Sprintf("forwarding entry %s dst %s", e.MAC, e.Dst) }
+
+func (e FDBEntry) compare(o FDBEntry) int { return slices.Compare(e.MAC[:], o.MAC[:]) }
 
 // Changes is what turns one state into another. "Set" adds the entry, or
 // replaces the one with the same key.
@@ -44,9 +50,13 @@ type Changes struct {
 }
 
 // Diff is what has to change for a kernel that holds have to hold want. Its
-// lists are sorted.
+// lists are in no order.
 func Diff(want, have Peers) Changes {
-	var c Changes
+	c := Changes{
+		SetRoutes: room[RouteEntry](len(want.Routes), len(have.Routes)),
+		SetNeighs: room[NeighEntry](len(want.Neighs), len(have.Neighs)),
+		SetFDB:    room[FDBEntry](len(want.FDB), len(have.FDB)),
+	}
 	for dst, w := range want.Routes {
 		if h, ok := have.Routes[dst]; !ok || h != w {
 			c.SetRoutes = append(c.SetRoutes, RouteEntry{dst, w})
@@ -79,16 +89,12 @@ func Diff(want, have Peers) Changes {
 			c.DelFDB = append(c.DelFDB, FDBEntry{mac, h})
 		}
 	}
-	for _, routes := range [][]RouteEntry{c.SetRoutes, c.DelRoutes} {
-		slices.SortFunc(routes, func(a, b RouteEntry) int { return a.Dst.Compare(b.Dst) })
-	}
-	for _, neighs := range [][]NeighEntry{c.SetNeighs, c.DelNeighs} {
-		slices.SortFunc(neighs, func(a, b NeighEntry) int { return a.IP.Compare(b.IP) })
-	}
-	for _, fdb := range [][]FDBEntry{c.SetFDB, c.DelFDB} {
-		slices.SortFunc(fdb, func(a, b FDBEntry) int { return slices.Compare(a.MAC[:], b.MAC[:]) })
-	}
 	return c
+}
+
+// room is for what a table lacks at least: nearly all of it on a new host.
+func room[T any](want, have int) []T {
+	return slices.Grow[[]T](nil, max(0, want-have))
 }
 
 // Sets is the number of entries that are added or replaced.
@@ -100,26 +106,21 @@ func (c Changes) Deletes() int { return len(c.DelRoutes) + len(c.DelNeighs) + le
 // Empty tells whether there is nothing to do.
 func (c Changes) Empty() bool { return c.Sets() == 0 && c.Deletes() == 0 }
 
-// Lines are the changes in the order in which they are made, one each.
+// Lines are the changes in the order in which they are made, one each; those
+// of one kind are sorted.
 func (c Changes) Lines() []string {
-	var out []string
-	for _, e := range c.SetNeighs {
-		out = append(out, "set "+e.String())
-	}
-	for _, e := range c.SetFDB {
-		out = append(out, "set "+e.String())
-	}
-	for _, e := range c.SetRoutes {
-		out = append(out, "set "+e.String())
-	}
-	for _, e := range c.DelRoutes {
-		out = append(out, "delete "+e.String())
-	}
-	for _, e := range c.DelFDB {
-		out = append(out, "delete "+e.String())
-	}
-	for _, e := range c.DelNeighs {
-		out = append(out, "delete "+e.String())
+	out := make([]string, 0, c.Sets()+c.Deletes())
+	out = appendSorted(out, "set ", c.SetNeighs, NeighEntry.compare)
+	out = appendSorted(out, "set ", c.SetFDB, FDBEntry.compare)
+	out = appendSorted(out, "set ", c.SetRoutes, RouteEntry.compare)
+	out = appendSorted(out, "delete ", c.DelRoutes, RouteEntry.compare)
+	out = appendSorted(out, "delete ", c.DelFDB, FDBEntry.compare)
+	return appendSorted(out, "delete ", c.DelNeighs, NeighEntry.compare)
+}
+
+func appendSorted[E fmt.Stringer](out []string, verb string, entries []E, compare func(a, b E) int) []string {
+	for _, e := range slices.SortedFunc(slices.Values(entries), compare) {
+		out = append(out, verb+e.String())
 	}
 	return out
 }

@@ -86,9 +86,9 @@ func TestOverflow(t *testing.T) {
 	for i := range each {
 		e := dataplane.FDBEntry{MAC: network.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, Dst: netip.MustParseAddr("192.0.0.9")}
 		good.FDB[e.MAC] = e.Dst
-		set := rtnl.Message{Type: unix.RTM_NEWNEIGH, Flags: unix.NLM_F_CREATE | unix.NLM_F_REPLACE, Body: fdbBody(e, index), What: e}
+		set := rtnl.Message{Type: unix.RTM_NEWNEIGH, Flags: unix.NLM_F_CREATE | unix.NLM_F_REPLACE, Body: appendFDB(nil, e, index), What: e}
 		bad := set
-		bad.Body = fdbBody(e, index+1000)
+		bad.Body = appendFDB(nil, e, index+1000)
 		msgs = append(msgs, set, bad)
 	}
 	failed, errs := k.conn.Apply(context.Background(), msgs)
@@ -155,7 +155,7 @@ func TestBodies(t *testing.T) {
 	d := device{name: "vtep1024", index: 300, mac: mac("70:b3:d5:80:00:01")}
 	for dst, gateway := range map[string]string{"9.0.1.0/24": "44.128.0.2", "fd01:b:0:0:1::/80": "fd01:a::2", "0.0.0.0/0": "44.128.0.2"} {
 		e := dataplane.RouteEntry{Dst: netip.MustParsePrefix(dst), Route: dataplane.Route{Gateway: netip.MustParseAddr(gateway), Metric: 7}}
-		r, ours := d.parseRoute(routeBody(e, d.index, rtMsg{}))
+		r, ours := d.parseRoute(appendRoute(nil, e, d.index, rtMsg{}))
 		if !ours || !r.plain || r.dst != e.Dst || r.route != e.Route {
 			t.Errorf("%s became %v", e, r)
 		}
@@ -163,11 +163,11 @@ func TestBodies(t *testing.T) {
 	m := mac("70:b3:d5:80:00:02")
 	for _, text := range []string{"44.128.0.2", "fd01:a::2"} {
 		ip := netip.MustParseAddr(text)
-		n, ours := d.parseNeigh(neighBody(dataplane.NeighEntry{IP: ip, MAC: m}, d.index), familyOf(ip))
+		n, ours := d.parseNeigh(appendNeigh(nil, dataplane.NeighEntry{IP: ip, MAC: m}, d.index), familyOf(ip))
 		if !ours || !n.plain || n.ip != ip || n.mac != m {
 			t.Errorf("neighbour %s became %v", text, n)
 		}
-		n, ours = d.parseNeigh(fdbBody(dataplane.FDBEntry{MAC: m, Dst: ip}, d.index), unix.AF_BRIDGE)
+		n, ours = d.parseNeigh(appendFDB(nil, dataplane.FDBEntry{MAC: m, Dst: ip}, d.index), unix.AF_BRIDGE)
 		if !ours || !n.plain || n.ip != ip || n.mac != m {
 			t.Errorf("forwarding entry %s became %v", text, n)
 		}

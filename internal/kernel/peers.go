@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -85,10 +86,24 @@ func (k *Kernel) setPeers(ctx context.Context, vtep string, want dataplane.Peers
 	}
 	failed, errs := k.conn.Apply(ctx, msgs)
 	s.Failed = failed
-	if more := len(errs) - maxErrors; more > 0 {
-		errs = append(errs[:maxErrors], fmt.Errorf("and %d more", more))
+	return s, firstOf(errs)
+}
+
+// firstOf names some of errs, and the same ones whatever their order is: that
+// an error is still the same one must show.
+func firstOf(errs []error) error {
+	byText := make(map[string]error, len(errs))
+	for _, err := range errs {
+		byText[err.Error()] = err
 	}
-	return s, errors.Join(errs...)
+	var out []error
+	for _, text := range slices.Sorted(maps.Keys(byText)) {
+		if len(out) == maxErrors {
+			return errors.Join(append(out, fmt.Errorf("and %d more", len(errs)-maxErrors))...)
+		}
+		out = append(out, byText[text])
+	}
+	return errors.Join(out...)
 }
 
 // device is the VTEP as the kernel knows it.
@@ -110,45 +125,6 @@ func (k *Kernel) vtepDevice(name string) (device, error) {
 	return device{name: name, index: uint32(link.Attrs().Index), mac: mac}, nil
 }
 
-// change names a change in an error.
-type change struct {
-	verb  string
-	entry fmt.Stringer
-	dev   string
-}
-
-func (c change) String() string { return c.verb + " " + c.entry.String() + " dev " + c.dev }
-
-// messages are the changes in their order: what is new comes before what goes,
-// so that nothing that stays reachable is unreachable in between; a route comes
-// when the way to its gateway is there, and goes before it.
-func (d device) messages(c dataplane.Changes) []rtnl.Message {
-	const set = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
-	msgs := make([]rtnl.Message, 0, c.Sets()+c.Deletes())
-	for _, e := range c.SetNeighs {
-		msgs = append(msgs, rtnl.Message{Type: unix.RTM_NEWNEIGH, Flags: set, Body: neighBody(e, d.index), What: change{"add", e, d.name}})
-	}
-	for _, e := range c.SetFDB {
-		msgs = append(msgs, rtnl.Message{Type: unix.RTM_NEWNEIGH, Flags: set, Body: fdbBody(e, d.index), What: change{"add", e, d.name}})
-	}
-	for _, e := range c.SetRoutes {
-		// The gateway is on the link whatever the prefix route says.
-		body := routeBody(e, d.index, rtMsg{scope: unix.RT_SCOPE_UNIVERSE, flags: unix.RTNH_F_ONLINK})
-		msgs = append(msgs, rtnl.Message{Type: unix.RTM_NEWROUTE, Flags: set, Body: body, What: change{"add", e, d.name}})
-	}
-	for _, e := range c.DelRoutes {
-		body := routeBody(e, d.index, rtMsg{scope: unix.RT_SCOPE_NOWHERE}) // of any scope
-		msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELROUTE, Body: body, What: change{"delete", e, d.name}, AbsentOK: true})
-	}
-	for _, e := range c.DelFDB {
-		msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELNEIGH, Body: fdbBody(e, d.index), What: change{"delete", e, d.name}, AbsentOK: true})
-	}
-	for _, e := range c.DelNeighs {
-		msgs = append(msgs, rtnl.Message{Type: unix.RTM_DELNEIGH, Body: neighBody(e, d.index), What: change{"delete", e, d.name}, AbsentOK: true})
-	}
-	return msgs
-}
-
 // holding is what the kernel holds on the VTEP.
 type holding struct {
 	peers dataplane.Peers
@@ -160,7 +136,6 @@ type holding struct {
 // holding reads the kernel's tables. Of several routes to one subnet it counts
 // the one that want has, so that the others go.
 func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) (holding, error) {
-	h := holding{peers: dataplane.NewPeers()}
 	var routes []routeSeen
 	var neighs, fdb []neighSeen
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -183,6 +158,11 @@ func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) 
 			neighs = append(neighs, found...)
 		}
 	}
+	h := holding{peers: dataplane.Peers{
+		Routes: make(map[netip.Prefix]dataplane.Route, len(routes)),
+		Neighs: make(map[netip.Addr]network.MAC, len(neighs)),
+		FDB:    make(map[network.MAC]netip.Addr, len(fdb)),
+	}}
 	h.sortRoutes(dev, routes, want)
 	for _, n := range neighs {
 		if n.plain {
@@ -195,7 +175,8 @@ func (k *Kernel) holding(ctx context.Context, dev device, want dataplane.Peers) 
 	return h, nil
 }
 
-// readTable dumps a table as often as it takes to get it whole.
+// readTable dumps a table as often as it takes to get it whole. parse may keep
+// what it is given.
 func readTable[T any](ctx context.Context, c *rtnl.Conn, typ uint16, body []byte, parse func([]byte) (T, bool)) ([]T, error) {
 	var err error
 	for range dumpAttempts {
@@ -203,9 +184,16 @@ func readTable[T any](ctx context.Context, c *rtnl.Conn, typ uint16, body []byte
 			return nil, err
 		}
 		var out []T
+		var chunk []byte // a copy for each entry would take longer than the rest
 		err = c.Dump(typ, body, func(payload []byte) error {
-			if t, ok := parse(payload); ok {
+			if cap(chunk)-len(chunk) < len(payload) {
+				chunk = make([]byte, 0, max(chunkBytes, len(payload)))
+			}
+			at := len(chunk)
+			entry := append(chunk, payload...)[at:]
+			if t, ok := parse(entry[:len(entry):len(entry)]); ok {
 				out = append(out, t)
+				chunk = chunk[:at+len(entry)]
 			}
 			return nil
 		})
@@ -220,6 +208,9 @@ func readTable[T any](ctx context.Context, c *rtnl.Conn, typ uint16, body []byte
 	}
 	return nil, err
 }
+
+// chunkBytes is how many bytes of a dump are kept together.
+const chunkBytes = 32 << 10
 
 // routeSeen is a route of ours as the kernel has it.
 type routeSeen struct {
@@ -265,9 +256,7 @@ func (d device) parseRoute(b []byte) (r routeSeen, ours bool) {
 	}
 	r.dst = netip.PrefixFrom(dst, int(m.dstLen))
 	r.plain = m.typ == unix.RTN_UNICAST && m.tos == 0 && r.route.Gateway.IsValid()
-	if ours {
-		r.raw = slices.Clone(b)
-	}
+	r.raw = b
 	return r, ours
 }
 
@@ -288,23 +277,26 @@ func hopsUse(b []byte, index uint32) bool {
 }
 
 func (h *holding) sortRoutes(dev device, seen []routeSeen, want dataplane.Peers) {
-	byDst := make(map[netip.Prefix][]routeSeen, len(seen))
+	var others []routeSeen
 	for _, r := range seen {
-		byDst[r.dst] = append(byDst[r.dst], r)
-	}
-	for dst, same := range byDst {
-		kept := slices.IndexFunc(same, func(r routeSeen) bool { return r.plain && r.route == want.Routes[dst] })
-		if kept < 0 {
-			kept = slices.IndexFunc(same, func(r routeSeen) bool { return r.plain })
-		}
-		for i, r := range same {
-			if i == kept {
-				h.peers.Routes[dst] = r.route
-			} else {
-				h.addForeign(dev, unix.RTM_DELROUTE, r.raw, dataplane.RouteEntry{Dst: dst, Route: r.route})
-			}
+		if w, ok := want.Routes[r.dst]; ok && r.plain && r.route == w && !h.has(r.dst) {
+			h.peers.Routes[r.dst] = w
+		} else {
+			others = append(others, r)
 		}
 	}
+	for _, r := range others {
+		if r.plain && !h.has(r.dst) {
+			h.peers.Routes[r.dst] = r.route
+		} else {
+			h.addForeign(dev, unix.RTM_DELROUTE, r.raw, dataplane.RouteEntry{Dst: r.dst, Route: r.route})
+		}
+	}
+}
+
+func (h *holding) has(dst netip.Prefix) bool {
+	_, has := h.peers.Routes[dst]
+	return has
 }
 
 // neighSeen is a neighbour or a forwarding entry as the kernel has it.
@@ -345,9 +337,7 @@ func (d device) parseNeigh(b []byte, family uint8) (n neighSeen, ours bool) {
 		ours = m.state&nudPermanent != 0
 		n.plain = macOK
 	}
-	if ours {
-		n.raw = slices.Clone(b)
-	}
+	n.raw = b
 	return n, ours
 }
 

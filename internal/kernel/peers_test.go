@@ -300,6 +300,9 @@ func TestErrorsOfSome(t *testing.T) {
 		t.Fatalf("%d failed: %v", s.Failed, err)
 	}
 	contains(t, err.Error(), "add forwarding entry 02:00:00:00:00:00 dst 2001:db8::1 dev vtep1024: ", "and 11 more")
+	if _, again := k.SyncPeers(context.Background(), "vtep1024", bad); again == nil || again.Error() != err.Error() {
+		t.Errorf("the same errors became\n%v\nafter\n%v", again, err)
+	}
 	delete(want.Routes, dst)
 	holds(t, k, want)
 

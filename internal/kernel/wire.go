@@ -78,27 +78,35 @@ func parseNdMsg(b []byte) ndMsg {
 	}
 }
 
-func routeBody(e dataplane.RouteEntry, index uint32, m rtMsg) []byte {
+// appendRoute appends the body of a message about a route of ours; m has what
+// its entry does not tell.
+func appendRoute(b []byte, e dataplane.RouteEntry, index uint32, m rtMsg) []byte {
 	m.family, m.dstLen = familyOf(e.Dst.Addr()), uint8(e.Dst.Bits())
 	m.table, m.protocol, m.typ = unix.RT_TABLE_MAIN, RouteProtocol, unix.RTN_UNICAST
-	b := m.append(make([]byte, 0, 80))
-	b = rtnl.AppendAttr(b, unix.RTA_DST, e.Dst.Addr().AsSlice())
-	b = rtnl.AppendAttr(b, unix.RTA_GATEWAY, e.Gateway.AsSlice())
+	b = appendAddr(m.append(b), unix.RTA_DST, e.Dst.Addr())
+	b = appendAddr(b, unix.RTA_GATEWAY, e.Gateway)
 	b = rtnl.AppendAttr32(b, unix.RTA_OIF, index)
 	return rtnl.AppendAttr32(b, unix.RTA_PRIORITY, e.Metric)
 }
 
-func neighBody(e dataplane.NeighEntry, index uint32) []byte {
-	b := ndMsg{family: familyOf(e.IP), index: index, state: nudPermanent}.append(make([]byte, 0, 48))
-	b = rtnl.AppendAttr(b, ndaDst, e.IP.AsSlice())
-	return rtnl.AppendAttr(b, ndaLLAddr, e.MAC[:])
+func appendNeigh(b []byte, e dataplane.NeighEntry, index uint32) []byte {
+	b = ndMsg{family: familyOf(e.IP), index: index, state: nudPermanent}.append(b)
+	return rtnl.AppendAttr(appendAddr(b, ndaDst, e.IP), ndaLLAddr, e.MAC[:])
 }
 
-func fdbBody(e dataplane.FDBEntry, index uint32) []byte {
-	m := ndMsg{family: unix.AF_BRIDGE, index: index, state: nudNoARP | nudPermanent, flags: ntfSelf}
-	b := m.append(make([]byte, 0, 48))
-	b = rtnl.AppendAttr(b, ndaDst, e.Dst.AsSlice())
-	return rtnl.AppendAttr(b, ndaLLAddr, e.MAC[:])
+func appendFDB(b []byte, e dataplane.FDBEntry, index uint32) []byte {
+	b = ndMsg{family: unix.AF_BRIDGE, index: index, state: nudNoARP | nudPermanent, flags: ntfSelf}.append(b)
+	return rtnl.AppendAttr(appendAddr(b, ndaDst, e.Dst), ndaLLAddr, e.MAC[:])
+}
+
+// appendAddr appends an address, without a piece of memory for it.
+func appendAddr(b []byte, typ uint16, a netip.Addr) []byte {
+	if a.Is4() {
+		v4 := a.As4()
+		return rtnl.AppendAttr(b, typ, v4[:])
+	}
+	v6 := a.As16()
+	return rtnl.AppendAttr(b, typ, v6[:])
 }
 
 func parseAddr(b []byte) netip.Addr {

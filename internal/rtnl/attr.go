@@ -27,7 +27,9 @@ func AppendAttr(b []byte, typ uint16, value []byte) []byte {
 
 // AppendAttr32 is AppendAttr with a number.
 func AppendAttr32(b []byte, typ uint16, value uint32) []byte {
-	return AppendAttr(b, typ, binary.NativeEndian.AppendUint32(nil, value))
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+4))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	return binary.NativeEndian.AppendUint32(b, value)
 }
 
 // AppendNested appends an attribute whose value is what fill appends.
