@@ -209,10 +209,10 @@ func (d debian) files(t *testing.T) map[string]string {
 	return out
 }
 
-// bookkeeping tells whether dpkg, or systemctl, itself writes a file whatever
+// bookkeeping tells whether dpkg, rpm or systemctl itself writes a file whatever
 // is installed or enabled, and keeps it.
 func bookkeeping(rel string) bool {
-	return slices.Contains([]string{
+	return strings.HasPrefix(rel, "var/lib/rpm/") || slices.Contains([]string{
 		"var/log/dpkg.log", "var/lib/dpkg/status", "var/lib/dpkg/status-old", "var/lib/dpkg/available", "var/lib/dpkg/available-old",
 		"var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/triggers/Lock", "var/lib/dpkg/triggers/Unincorp",
 		"run/systemd/systemd-units-load",
@@ -228,14 +228,14 @@ func (d debian) compare(t *testing.T, before map[string]string) {
 	after := d.files(t)
 	for _, path := range slices.Sorted(maps.Keys(after)) {
 		if before[path] == "" {
-			t.Errorf("the purge has left /%s", path)
+			t.Errorf("the removal has left /%s", path)
 		} else if before[path] != after[path] {
-			t.Errorf("the purge has left /%s changed: %s, before %s", path, after[path], before[path])
+			t.Errorf("the removal has left /%s changed: %s, before %s", path, after[path], before[path])
 		}
 	}
 	for path := range before {
 		if after[path] == "" {
-			t.Errorf("the purge has taken /%s away", path)
+			t.Errorf("the removal has taken /%s away", path)
 		}
 	}
 }

@@ -56,12 +56,13 @@ build() { # architecture directory
 	done
 }
 
-# words writes what dcos-overlayctl says of itself: the same for all
-# architectures, and said by one that runs here.
+# words writes what dcos-overlayctl says of itself, and the manual pages of the
+# other programs: the same for all architectures, and said by one that runs here.
 words() { # directory
 	(cd "$root" && go build -trimpath -ldflags "$ldflags" -o "$work/dcos-overlayctl" ./ctl)
 	"$work/dcos-overlayctl" man "$1/man"
-	gzip -n -9 "$1"/man/*.1
+	(cd "$root" && go run ./packaging/manpages --version "$VERSION" docs/reference.md "$1/man")
+	gzip -n -9 "$1"/man/*.[18]
 	mkdir "$1/completions"
 	for shell in bash zsh fish; do
 		"$work/dcos-overlayctl" completion "$shell" >"$1/completions/dcos-overlayctl.$shell"

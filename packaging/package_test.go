@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -59,6 +60,7 @@ func TestRelease(t *testing.T) {
 		t.Run("Tarball/"+arch, func(t *testing.T) { tarball(t, out, arch) })
 		t.Run("RPM/"+arch, func(t *testing.T) { rpms(t, out, arch) })
 	}
+	t.Run("InstalledRPM", func(t *testing.T) { rpmInstalled(t, out) })
 	t.Run("BareDebian", func(t *testing.T) { bareDebian(t, out) })
 	t.Run("Systemd", func(t *testing.T) { underSystemd(t, out) })
 }
@@ -118,7 +120,7 @@ func tarball(t *testing.T, out, arch string) {
 	for _, path := range []string{
 		"LICENSE", "README.md", "sbom.cdx.json", "docs/reference.md", "docs/install.md", "conf/network.json", "conf/agent.json",
 		"conf/systemd/dcos-overlay-companion.service", "conf/systemd/dcos-overlay-coordinator.service",
-		"conf/tmpfiles.d/dcos-overlay.conf", "man/dcos-overlayctl-doctor.1.gz", "completions/dcos-overlayctl.bash",
+		"conf/tmpfiles.d/dcos-overlay.conf", "man/dcos-overlayctl-doctor.1.gz", "man/dcos-ipam.8.gz", "completions/dcos-overlayctl.bash",
 	} {
 		if info, err := os.Stat(filepath.Join(tree, path)); err != nil || info.Size() == 0 {
 			t.Errorf("the tarball lacks %s: %v", path, err)
@@ -141,11 +143,40 @@ func tarball(t *testing.T, out, arch string) {
 			}
 		}
 	}
+	if arch == runtime.GOARCH {
+		manPages(t, tree)
+	}
 	slices.Sort(deps)
 	sbom(t, filepath.Join(tree, "sbom.cdx.json"), slices.Compact(deps))
 	if a, b := read(t, filepath.Join(tree, "sbom.cdx.json")), read(t, filepath.Join(out, name+".cdx.json")); a != b {
 		t.Error("the SBOM in the tarball is not the one beside it")
 	}
+}
+
+// manPages has man show those of the daemons, with each flag that there is.
+func manPages(t *testing.T, tree string) {
+	t.Helper()
+	for _, program := range []string{"dcos-overlay-coordinator", "dcos-overlay-companion"} {
+		page := shown(t, tree, program+".8.gz")
+		flags := regexp.MustCompile(`(?m)^\s+(--[a-z0-9-]+)`).FindAllStringSubmatch(command(t, "", filepath.Join(tree, "bin", program), "--help"), -1)
+		for _, f := range flags {
+			if !strings.Contains(page, f[1]) {
+				t.Errorf("the manual page of %s lacks %s", program, f[1])
+			}
+		}
+		if len(flags) < 8 || !strings.Contains(page, strings.TrimPrefix(version, "v")) {
+			t.Errorf("the manual page of %s is not of %s, or its help has %d flags only", program, version, len(flags))
+		}
+	}
+	if page := shown(t, tree, "dcos-overlay.8.gz"); !strings.Contains(page, "cniVersion") || !strings.Contains(page, "CNI_NETNS") {
+		t.Errorf("the manual page of the plugins is\n%s", page)
+	}
+}
+
+// shown is a manual page as man shows it, without a complaint.
+func shown(t *testing.T, tree, page string) string {
+	t.Helper()
+	return command(t, "", "env", "MANWIDTH=400", "man", "--warnings", "--encoding=UTF-8", "-l", filepath.Join(tree, "man", page))
 }
 
 // static fails t unless the program at path is for arch and needs no library.

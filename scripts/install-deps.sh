@@ -44,9 +44,11 @@ want openssl openssl
 want curl curl
 want ping iputils-ping
 want promtool prometheus
-# The packages are tried on a bare Debian, and looked at.
+# The packages are tried on a bare Debian, and looked at, and their manual pages
+# shown.
 want debootstrap debootstrap
 want rpm rpm
+want man man-db
 # The page is looked at in a browser, with a font that makes the manual's
 # pictures the same everywhere, and judged by a script that npm brings.
 want chromium chromium

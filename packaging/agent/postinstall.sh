@@ -12,7 +12,7 @@ if command -v systemd-tmpfiles >/dev/null; then
 	systemd-tmpfiles --create dcos-overlay.conf || :
 fi
 if [ -d /run/systemd/system ]; then
-	systemctl daemon-reload
+	systemctl daemon-reload || :
 	# Device files take effect with the next device that is made.
 	if systemctl -q is-active systemd-networkd.service; then
 		networkctl reload || :

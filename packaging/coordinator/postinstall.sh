@@ -9,7 +9,7 @@ configure) before=${2:-} ;;
 *) exit 0 ;;
 esac
 if [ -d /run/systemd/system ]; then
-	systemctl daemon-reload
+	systemctl daemon-reload || :
 	# Agents ask another coordinator meanwhile, or wait.
 	if [ -n "$before" ]; then
 		systemctl try-restart dcos-overlay-coordinator.service || :
