@@ -22,8 +22,9 @@ const (
 	// take: one in share, however many pages are open and however fast the
 	// cluster changes.
 	share = 10
-	// maxAge bounds how old the rows get while nothing changes: what rests is
-	// free after a time, without any event.
+	// maxAge bounds how old the rows get: while nothing changes, for what rests
+	// is free after a time, without any event; and when the machine was so busy
+	// that the last ones took long.
 	maxAge = 5 * time.Second
 )
 
@@ -90,7 +91,10 @@ func (o *Overview) current(ctx context.Context) (*view, error) {
 	o.mu.Unlock()
 	v := &view{sight: sight, rows: rows(sight.Agents, old)}
 	v.built = time.Now()
-	v.took = v.built.Sub(begin)
+	if old != nil {
+		// What all rows take that are made at once, the next ones do not.
+		v.took = v.built.Sub(begin)
+	}
 	o.mu.Lock()
 	o.view = v
 	o.mu.Unlock()
@@ -106,7 +110,7 @@ func (o *Overview) fresh() *view {
 		return nil
 	}
 	age := time.Since(v.built)
-	if age < share*v.took || age < maxAge && v.sight.Revision == o.registry.Revision() {
+	if age < min(share*v.took, maxAge) || age < maxAge && v.sight.Revision == o.registry.Revision() {
 		return v
 	}
 	return nil

@@ -175,6 +175,24 @@ func TestRowsAreKept(t *testing.T) {
 	}
 }
 
+// TestAge: rows that took long are kept for longer, but not for ever.
+func TestAge(t *testing.T) {
+	// Revisions are not asked for here: these are decided by times alone.
+	for _, tt := range []struct {
+		age, took time.Duration
+		fresh     bool
+	}{
+		{2 * time.Second, time.Second, true},
+		{maxAge + time.Second, time.Second, false},
+		{maxAge + time.Second, time.Minute, false},
+	} {
+		o := Overview{view: &view{built: time.Now().Add(-tt.age), took: tt.took}}
+		if got := o.fresh() != nil; got != tt.fresh {
+			t.Errorf("rows of %s ago that took %s will do: %t", tt.age, tt.took, got)
+		}
+	}
+}
+
 func TestFill(t *testing.T) {
 	wide := &api.Part{Usage: api.Usage{Used: 1, Free: 1<<63 - 1}}
 	if got := fill(wide); got <= 0 || got > 1e-18 {

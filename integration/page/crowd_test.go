@@ -61,10 +61,10 @@ func newCrowd(t *testing.T) *crowd {
 		}
 	})
 	_, err = c.registry.Seed(t.Context(), network.Network{
-		VTEPSubnet: netip.MustParsePrefix("44.128.0.0/16"), VTEPSubnet6: netip.MustParsePrefix("fd01:a::/64"), VTEPMACOUI: "70:B3:D5:00:00:00",
+		VTEPSubnet: netip.MustParsePrefix("44.128.0.0/15"), VTEPSubnet6: netip.MustParsePrefix("fd01:a::/64"), VTEPMACOUI: "70:B3:D5:00:00:00",
 		Overlays: []network.Overlay{
 			{Name: "dcos", Subnet: netip.MustParsePrefix("9.0.0.0/8"), Prefix: 24},
-			{Name: "dual", Subnet: netip.MustParsePrefix("10.64.0.0/12"), Prefix: 26, Subnet6: netip.MustParsePrefix("fd01:b::/48"), Prefix6: 80},
+			{Name: "dual", Subnet: netip.MustParsePrefix("10.64.0.0/10"), Prefix: 26, Subnet6: netip.MustParsePrefix("fd01:b::/48"), Prefix6: 80},
 			{Name: "edge", Subnet: netip.MustParsePrefix("10.200.0.0/22"), Prefix: 26},
 			{Name: "legacy", Subnet: netip.MustParsePrefix("10.210.0.0/20"), Prefix: 26},
 			{Name: "batch", Subnet: netip.MustParsePrefix("10.220.0.0/16"), Prefix: 26},
@@ -77,7 +77,7 @@ func newCrowd(t *testing.T) *crowd {
 // addr is the address of the n-th agent, from 0 on.
 func addr(n int) netip.Addr {
 	n += 10
-	return netip.AddrFrom4([4]byte{172, 20, byte(n >> 8), byte(n)})
+	return netip.AddrFrom4([4]byte{172, byte(20 + n>>16), byte(n >> 8), byte(n)})
 }
 
 // join makes n agents, each in one of the ways that agents can be; only is the

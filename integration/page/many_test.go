@@ -98,7 +98,7 @@ func overlays(t *testing.T, c *crowd, b *browser) {
 	contains(t, "edge", rows[2], "13 leased", "3 free")
 	contains(t, "legacy", rows[3], "Draining", "Being deleted; 8 agents hold subnets of it.")
 	contains(t, "batch", rows[4], "Disabled", "Nothing more is leased.", "1,024 free")
-	contains(t, "VTEPs", rows[5], "44.128.0.0/16", "fd01:a::/64")
+	contains(t, "VTEPs", rows[5], "44.128.0.0/15", "fd01:a::/64")
 	label := value[string](b, `document.querySelector("#overlays [role=img]").getAttribute("aria-label")`)
 	contains(t, "the bar's label", label, "9.0.0.0/8: ", " leased, 0 resting, ", " free")
 }
