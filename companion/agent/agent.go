@@ -75,6 +75,7 @@ type Agent struct {
 	reporter *reporter
 	said     said
 	rules    firewall.Config
+	filtered int // addresses in the set that rules' filter goes by
 	claim    claim
 	savedAt  time.Time
 	savedRev int64
@@ -190,7 +191,7 @@ func (a *Agent) pass(ctx context.Context) Pass {
 		overlaysErr = errors.Join(overlaysErr, a.drain(ctx, &view, held, &done), a.retireDocker(ctx, &view, held, &done))
 	}
 	confErr := done.Note(host.KindConf)(a.confs(&view, held))
-	a.rules = done.Rules
+	a.rules, a.filtered = done.Rules, done.Filtered
 	last := Pass{
 		At: time.Now(), Took: time.Since(began), Err: errors.Join(err, confErr), Overlays: overlaysErr,
 		Repairs: len(done.Repairs), Peers: max(len(view.Agents)-1, 0),

@@ -2,10 +2,12 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/dcos/dcos-overlay/internal/firewall"
+	"github.com/dcos/dcos-overlay/internal/peerset"
 )
 
 const (
@@ -156,16 +158,24 @@ func (a *Agent) wait(ctx context.Context, longest time.Duration) (why string, ok
 	}
 }
 
-// look says what is wrong with the rules. While something else is wrong
-// already, the next pass comes soon enough.
+// look says what is wrong with the rules, and with the set of addresses that
+// one of them goes by, of which no kernel sends events. While something else is
+// wrong already, the next pass comes soon enough.
 func (a *Agent) look(ctx context.Context) string {
 	if a.known() == nil || a.Status().Last.Err != nil {
 		return ""
 	}
 	problems, err := firewall.New().Check(ctx, a.rules)
-	if err != nil || len(problems) == 0 {
-		// The next pass meets the error, and tells of it.
+	// The next pass meets an error, and tells of it.
+	if err == nil && len(problems) > 0 {
+		return problems[0]
+	}
+	if a.filtered == 0 {
 		return ""
 	}
-	return problems[0]
+	set := peerset.Of(a.rules.Filter == firewall.FilterIPv6)
+	if n, err := set.Size(); err == nil && n != a.filtered {
+		return fmt.Sprintf("ipset %s holds %d addresses, not %d", set.Name, n, a.filtered)
+	}
+	return ""
 }

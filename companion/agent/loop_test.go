@@ -1,8 +1,17 @@
 package agent
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/dcos/dcos-overlay/internal/api"
+	"github.com/dcos/dcos-overlay/internal/netnstest"
+	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/peerset"
 )
 
 func TestRest(t *testing.T) {
@@ -58,5 +67,43 @@ func TestBelow(t *testing.T) {
 		if got := below(text, 1025); got != want {
 			t.Errorf("below(%q, 1025) is %v", text, got)
 		}
+	}
+}
+
+// TestLook finds rules that are gone, and a set of peers that lacks one, which
+// drops that one's packets.
+func TestLook(t *testing.T) {
+	w := newWorld(t)
+	w.Host.Conf.VXLANFilter = true
+	unlock, err := w.Host.Dir.LockCompanion()
+	check(t, err)
+	defer unlock()
+	defer w.connect()()
+	peer := w.self.Clone()
+	peer.ID, peer.IP, peer.Overlays = "peer", netip.MustParseAddr("10.0.0.2"), nil
+	peer.VTEP.IP, peer.VTEP.IP6, peer.VTEP.MAC = prefix("44.128.0.2/20"), prefix("fd01:a::2/64"), network.MAC{0x70, 0xb3, 0xd5, 0x80, 0, 2}
+	w.events <- api.Event{Type: api.EventSet, Agent: peer, Revision: w.rev + 1}
+	<-w.Follower.Changed()
+	repaired := func() {
+		t.Helper()
+		check(t, w.pass(t.Context()).Err)
+		if why := w.look(t.Context()); why != "" {
+			t.Errorf("after a pass %s", why)
+		}
+	}
+	repaired()
+	for range 2 {
+		check(t, netlink.IpsetFlush(peerset.Name4))
+		if why := w.look(t.Context()); why != "ipset DCOS-OVERLAY-PEERS4 holds 0 addresses, not 1" {
+			t.Errorf("without the peer's address it says %q", why)
+		}
+		repaired()
+	}
+	for _, line := range []string{"iptables -w -F DCOS-OVERLAY-INPUT", "iptables -w -t nat -F POSTROUTING"} {
+		netnstest.Run(t, line)
+		if why := w.look(t.Context()); !strings.HasPrefix(why, "iptables ") {
+			t.Errorf("after %s it says %q", line, why)
+		}
+		repaired()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
@@ -152,6 +153,42 @@ func TestHeard(t *testing.T) {
 			t.Errorf("%s: heard %q, want %q", tt.change, got, tt.want)
 		}
 	}
+}
+
+// TestOffload: whoever turns a device's offload on or off is heard.
+func TestOffload(t *testing.T) {
+	w := watching(t, nil)
+	netnstest.Run(t, "ip link add vtep1024 type vxlan id 1024 dstport 64000 local 127.0.0.1")
+	netnstest.Run(t, "ip link set vtep1024 up")
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(socket)
+	for on := range uint32(2) {
+		w.heard(t)
+		setTxChecksum(t, socket, "vtep1024", on)
+		if got := w.heard(t); got != "device vtep1024" {
+			t.Errorf("tx checksum offload set to %d: heard %q", on, got)
+		}
+	}
+}
+
+// setTxChecksum is ethtool -K with tx, by ETHTOOL_STXCSUM of linux/ethtool.h.
+func setTxChecksum(t *testing.T, socket int, device string, on uint32) {
+	t.Helper()
+	value := [2]uint32{0x17, on}
+	var req struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	copy(req.name[:], device)
+	req.data = unsafe.Pointer(&value)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req))); errno != 0 {
+		t.Fatal(errno)
+	}
+	runtime.KeepAlive(&value)
 }
 
 // TestDevicesOfBefore: what was there before the watch is known by name.

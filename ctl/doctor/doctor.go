@@ -185,8 +185,6 @@ func (d *Doctor) remedy(part host.Part, problem string) string {
 	switch {
 	case strings.Contains(problem, "is taken by"):
 		return "end the other program, or remove its device; then " + startCompanion
-	case part == host.PartBridge && strings.Contains(problem, "is missing"):
-		return d.repair() + "; restart the containers that were on the bridge, for they lost their link"
 	case part == host.PartForwarding:
 		return d.repair() + "; look for who turns it off in /etc/sysctl.d"
 	case part == host.PartRules:

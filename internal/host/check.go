@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/dataplane"
@@ -98,9 +99,14 @@ func (h *Host) checkDevices(ctx context.Context, k *kernel.Kernel, held *agentst
 	if !self.Config.MesosBridge {
 		return
 	}
+	lost, lostErr := h.lost(ctx, k, held)
 	for _, o := range self.Overlays {
 		bridge := dataplane.MesosBridgeOf(o, out.MTU)
 		problems, err := k.CheckBridge(ctx, bridge)
+		err = errors.Join(err, lostErr)
+		if links := lost[o.Name]; len(links) > 0 {
+			problems = append(problems, fmt.Sprintf("%s: links of containers are not on it: %s", bridge.Name, strings.Join(few(links), ", ")))
+		}
 		out.Findings = append(out.Findings, Finding{Part: PartBridge, Want: bridge.String(), Problems: problems, Err: err})
 	}
 }

@@ -47,7 +47,9 @@ func (h *Host) filter(ctx context.Context, self netip.Addr, known Knowledge, don
 		return firewall.FilterAsIs
 	case !all:
 		return firewall.FilterAsIs
-	case self.Is6():
+	}
+	done.Filtered = set.Count(addrs)
+	if self.Is6() {
 		return firewall.FilterIPv6
 	}
 	return firewall.FilterIPv4
@@ -61,7 +63,7 @@ func (h *Host) rules(ctx context.Context, done *Outcome) error {
 	repairs, err := f.Apply(ctx, done.Rules)
 	if filter := done.Rules.Filter; err != nil && (filter == firewall.FilterIPv4 || filter == firewall.FilterIPv6) {
 		failure := err
-		done.Rules.Filter = firewall.FilterAsIs
+		done.Rules.Filter, done.Filtered = firewall.FilterAsIs, 0
 		var more []string
 		more, err = f.Apply(ctx, done.Rules)
 		repairs = append(repairs, more...)

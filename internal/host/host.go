@@ -134,6 +134,9 @@ type Outcome struct {
 	MTU int
 	// Rules are those that were asked for.
 	Rules firewall.Config
+	// Filtered is how many addresses the set of Rules' filter holds; 0 where
+	// there is none, or not all agents are known.
+	Filtered int
 	// Failed are the errors that concern one overlay alone, by its name.
 	Failed map[string]error
 	// Warnings say in words what may be trouble on this host, and is no error.
@@ -184,6 +187,7 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	if devicesErr != nil && errors.Is(peersErr, kernel.ErrNoDevice) {
 		peersErr = nil // that there is no VTEP is said already
 	}
+	h.ports(ctx, k, held, &done)
 	h.fixed(ctx, k, held, &done)
 	rulesErr := h.rules(ctx, &done)
 	if err := errors.Join(devicesErr, forwardErr, peersErr, rulesErr); err != nil {
@@ -224,8 +228,7 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 		if err := done.Note(KindDevice)(k.EnsureBridge(ctx, bridge)); err != nil {
 			done.fail(o.Name, err)
 		} else if lookErr != nil && h.Dir.Ready(o.Name) {
-			done.Repairs = append(done.Repairs, Repair{KindDevice, bridge.Name +
-				": somebody had deleted it; containers that were on it have lost their network and must be restarted"})
+			done.Repairs = append(done.Repairs, Repair{KindDevice, bridge.Name + ": somebody had deleted it"})
 		}
 	}
 	return vtepErr

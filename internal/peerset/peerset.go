@@ -117,6 +117,23 @@ func (s Set) Addrs() (addrs []netip.Addr, there bool, err error) {
 	return slices.SortedFunc(maps.Keys(have.addrs), netip.Addr.Compare), true, nil
 }
 
+// Size is how many addresses the set holds; 0 without a set. However many they
+// are, it is one short question.
+func (s Set) Size() (int, error) {
+	replies, err := s.do(nl.IPSET_CMD_LIST, 0, &nl.Uint32Attribute{Type: nl.IPSET_ATTR_FLAGS | unix.NLA_F_NET_BYTEORDER, Value: flagListHeader})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, ErrUnsupported) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	c := content{addrs: map[netip.Addr]bool{}}
+	for _, r := range replies {
+		c.read(r)
+	}
+	return c.size, nil
+}
+
 // Exists tells whether there is a set of this name, of whatever kind.
 func (s Set) Exists() (bool, error) {
 	_, err := s.do(nl.IPSET_CMD_HEADER, 0)
@@ -149,6 +166,9 @@ func (s Set) Destroy(ctx context.Context) error {
 		}
 	}
 }
+
+// Count is how many of addrs Sync would have the set hold.
+func (s Set) Count(addrs []netip.Addr) int { return len(s.choose(addrs)) }
 
 // choose are those of addrs that are of the set's family.
 func (s Set) choose(addrs []netip.Addr) map[netip.Addr]bool {

@@ -47,6 +47,9 @@ func holds(t *testing.T, s Set, want []netip.Addr) {
 	if err != nil || !there || !slices.Equal(got, want) {
 		t.Fatalf("%s holds %v (%v, %v), want %v", s.Name, got, there, err, want)
 	}
+	if size, err := s.Size(); err != nil || size != len(want) {
+		t.Fatalf("%s is said to hold %d (%v), and holds %d", s.Name, size, err, len(want))
+	}
 	library, err := netlink.IpsetList(s.Name)
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +80,9 @@ func TestSync(t *testing.T) {
 			netnstest.Enter(t)
 			if _, there, err := s.Addrs(); there || err != nil {
 				t.Fatalf("at first: %v, %v", there, err)
+			}
+			if size, err := s.Size(); size != 0 || err != nil {
+				t.Fatalf("at first it is said to hold %d, %v", size, err)
 			}
 			if got := sync(t, s, nil); got != (Change{Created: true}) {
 				t.Errorf("the first Sync did %+v", got)

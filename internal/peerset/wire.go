@@ -34,6 +34,9 @@ const (
 	// attrBitmask is IPSET_ATTR_BITMASK of linux/netfilter/ipset/ip_set.h,
 	// which the library lacks.
 	attrBitmask = 12
+	// flagListHeader is IPSET_FLAG_LIST_HEADER of the same: what a set is like,
+	// without what it holds.
+	flagListHeader = 1 << 2
 )
 
 // kind is what of a set can't be changed.
@@ -49,6 +52,8 @@ type kind struct {
 // content is a set as the kernel has it.
 type content struct {
 	kind
+	// size is how many addresses the kernel counts.
+	size  int
 	addrs map[netip.Addr]bool
 }
 
@@ -216,6 +221,8 @@ func (c *content) readKind(data []byte) {
 		switch {
 		case typ == nl.IPSET_ATTR_MAXELEM && len(value) == 4:
 			c.maxElem = binary.BigEndian.Uint32(value)
+		case typ == nl.IPSET_ATTR_ELEMENTS && len(value) == 4:
+			c.size = int(binary.BigEndian.Uint32(value))
 		case typ == nl.IPSET_ATTR_NETMASK, typ == attrBitmask:
 			c.masked = true
 		case typ == nl.IPSET_ATTR_TIMEOUT:
