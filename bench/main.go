@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dcos/dcos-overlay/bench/contest"
 	"github.com/dcos/dcos-overlay/bench/machine"
@@ -70,6 +71,7 @@ func run(args []string, out, log io.Writer) error {
 	}
 	var rows []report.Row
 	for _, p := range parts {
+		began := time.Now()
 		// A machine for each part: nothing of one is left in the next.
 		err := machine.Run(func(m *machine.Machine) error {
 			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Slow: size.slow, Peers: size.peers, Chunks: size.chunks, Log: say}
@@ -80,6 +82,7 @@ func run(args []string, out, log io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
+		say(fmt.Sprintf("%s took %s", p.Name, time.Since(began).Round(100*time.Millisecond)))
 	}
 	fmt.Fprint(out, report.Table(rows))
 	if *docs == "" {

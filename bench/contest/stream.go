@@ -23,6 +23,10 @@ const (
 	warmStream, warmPings = 128, 200
 	// pings are the round trips of one measurement.
 	pings = 2000
+	// congestion is the congestion control of both ends, which every kernel
+	// has. BBR, the default of many, sends as fast as it has come to believe
+	// that the path is: the same path differs from itself by a third then.
+	congestion = "reno"
 	// streamTimeout bounds how long an end waits for the other.
 	streamTimeout = 20 * time.Second
 )
@@ -117,6 +121,9 @@ func blocking(conn net.Conn) (*os.File, error) {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, side, &limit); err != nil {
 			return nil, errors.Join(fmt.Errorf("bound how long a socket waits: %w", err), f.Close())
 		}
+	}
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion); err != nil {
+		return nil, errors.Join(fmt.Errorf("choose congestion control %s: %w", congestion, err), f.Close())
 	}
 	return f, nil
 }
