@@ -18,6 +18,7 @@ import (
 // bareDebian installs the packages on a Debian that has nothing else, upgrades
 // them, and purges them.
 func bareDebian(t *testing.T, out string) {
+	ownMounts(t)
 	root := t.TempDir()
 	base := strings.TrimSpace(command(t, "", "../scripts/bare-debian.sh"))
 	command(t, "", "tar", "-C", root, "-xf", base)
@@ -107,7 +108,7 @@ type debian struct{ root string }
 func (d debian) run(t *testing.T, args ...string) string {
 	t.Helper()
 	return command(t, "", append([]string{
-		"unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "chroot", d.root,
+		"unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "chroot", d.root,
 		"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "DEBIAN_FRONTEND=noninteractive",
 		"sh", "-ec", `mount -t proc proc /proc; exec "$@"`, "sh",
 	}, args...)...)

@@ -110,13 +110,14 @@ func rpms(t *testing.T, out, arch string) {
 // is an upgrade to their scripts, and remove them. A bare Debian serves: they
 // need no more of a system than a shell.
 func rpmInstalled(t *testing.T, out string) {
+	ownMounts(t)
 	root := t.TempDir()
 	command(t, "", "tar", "-C", root, "-xf", strings.TrimSpace(command(t, "", "../scripts/bare-debian.sh")))
 	d := debian{root}
 	rpm := func(args ...string) {
 		t.Helper()
 		command(t, "", append([]string{
-			"unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "sh", "-ec",
+			"unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "sh", "-ec",
 			`mount -t proc proc "$0/proc"; exec rpm --root "$0" --dbpath /var/lib/rpm "$@"`, root,
 			// Where playSystemd puts its systemctl comes first.
 			"--define", "_install_script_path /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -15,10 +15,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dcos/dcos-overlay/internal/mountns"
 )
 
 // patience is how long this waits for what a service does in the background.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // underSystemd installs the packages on a Debian whose systemd runs, starts the
 // units with all that they forbid, and upgrades them under a container.
@@ -97,6 +99,7 @@ type machine struct {
 
 func boot(t *testing.T) machine {
 	t.Helper()
+	ownMounts(t)
 	m := machine{root: t.TempDir()}
 	base := strings.TrimSpace(command(t, "", "../scripts/bare-debian.sh"))
 	command(t, "", "tar", "-C", m.root, "-xpf", base)
@@ -140,6 +143,28 @@ func boot(t *testing.T) machine {
 		return nil
 	})
 	return m
+}
+
+// ownMounts gives the test mounts that nobody else sees, and the cgroups if the
+// machine has not mounted them. They end with the test's goroutine, and what
+// that starts has them, too.
+func ownMounts(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	if err := mountns.Own(); err != nil {
+		t.Fatal(err)
+	}
+	const at = "/sys/fs/cgroup"
+	if there, err := os.ReadDir(at); err != nil || len(there) > 0 {
+		return
+	}
+	list, err := os.ReadFile("/proc/self/cgroup")
+	if err == nil {
+		err = mountns.Cgroups(at, string(list))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // removeGroups removes what processes that are gone have left of a cgroup.

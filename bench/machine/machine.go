@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/dcos/dcos-overlay/internal/mountns"
 )
 
 const (
@@ -60,8 +62,11 @@ func run(f func(*Machine) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_FS); err != nil {
-		return fmt.Errorf("make namespaces (it takes root): %w", err)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("make a network namespace (it takes root): %w", err)
+	}
+	if err := mountns.Own(); err != nil {
+		return err
 	}
 	if err := mounts(dir); err != nil {
 		return err
@@ -82,9 +87,6 @@ func run(f func(*Machine) error) (err error) {
 // mounts gives this thread files of its own where the programs keep theirs.
 // What is of one boot is in memory, what outlives one on the disk.
 func mounts(dir string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keep mounts apart: %w", err)
-	}
 	for _, path := range []string{"/run", "/var/lib/cni"} {
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return err

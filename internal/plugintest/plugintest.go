@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
+	"github.com/dcos/dcos-overlay/internal/mountns"
 )
 
 // Lease is an agent's on the overlay dual, which has both families:
@@ -90,11 +91,8 @@ func alone(t *testing.T, dir string) {
 	if _, err := netns.New(); err != nil {
 		t.Fatalf("make a network namespace (it takes root): %v", err)
 	}
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		t.Fatalf("make a mount namespace: %v", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatalf("keep mounts to the namespace: %v", err)
+	if err := mountns.Own(); err != nil {
+		t.Fatal(err)
 	}
 	for _, place := range []string{filepath.Dir(agentconf.DefaultRunDir), filepath.Dir(agentconf.DefaultStateDir)} {
 		if strings.HasPrefix(dir, place) {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Boots the Debian in a directory, with its systemd as process 1, in namespaces
 # of its own and in a part of the cgroups with the name that is given. It ends
-# when it is killed, and leaves the cgroups behind, which must be empty.
+# when it is killed, and leaves the cgroups behind, which must be empty. Mounts
+# must be private already.
 #
 #   boot.sh DIRECTORY NAME
 set -eu
@@ -12,7 +13,7 @@ for tree in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
 	echo $$ >"$tree/$2/cgroup.procs"
 	[ "$tree" != /sys/fs/cgroup ] || UNIFIED=yes
 done
-exec unshare --mount --pid --fork --kill-child --uts --ipc --net --cgroup sh -euc '
+exec unshare --mount --propagation unchanged --pid --fork --kill-child --uts --ipc --net --cgroup sh -euc '
 mount --bind "$ROOT" "$ROOT"
 cd "$ROOT"
 mount -t proc proc proc

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dcos/dcos-overlay/internal/mountns"
 )
 
 // diskTypes are the file systems whose mounts below the machine's root are
@@ -41,7 +43,7 @@ func EnterRoot(spec Spec) error {
 	if err != nil {
 		return fmt.Errorf("reading this process's cgroups: %w", err)
 	}
-	if err := leaveChroot(); err != nil {
+	if err := mountns.LeaveChroot(); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(spec.Hostname)); err != nil {
@@ -99,37 +101,6 @@ func EnterRoot(spec Spec) error {
 	return os.Chdir("/")
 }
 
-// leaveChroot makes the calling thread's root that of its mount namespace, all
-// mounts private, and the former root the working directory. In a chroot
-// without it, mounts could not be made private nor the root be changed.
-func leaveChroot() error {
-	machine, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("opening the machine's root: %w", err)
-	}
-	defer unix.Close(machine)
-	ns, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("opening the mount namespace (is /proc mounted?): %w", err)
-	}
-	defer unix.Close(ns)
-	// Root and working directory are shared between threads, and setns wants
-	// them unshared.
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fmt.Errorf("unsharing the thread's root: %w", err)
-	}
-	if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("entering the mount namespace's root: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("making the mounts private: %w", err)
-	}
-	if err := unix.Fchdir(machine); err != nil {
-		return fmt.Errorf("returning to the machine's root: %w", err)
-	}
-	return nil
-}
-
 // overlay mounts lower at target, with what is written going to directories
 // under dir, which name tells apart.
 func overlay(lower, target, dir, name string) error {
@@ -167,7 +138,7 @@ func systemMounts(root, cgroups string) error {
 		{"tmpfs", "run", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
 		{"tmpfs", "tmp", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
 	} {
-		if err := mount(m.kind, filepath.Join(root, m.at), m.flags, m.data); err != nil {
+		if err := mountns.Mount(m.kind, filepath.Join(root, m.at), m.flags, m.data); err != nil {
 			return err
 		}
 	}
@@ -179,56 +150,7 @@ func systemMounts(root, cgroups string) error {
 			return err
 		}
 	}
-	return mountCgroups(filepath.Join(root, "sys/fs/cgroup"), cgroups)
-}
-
-// mountCgroups mounts the hierarchies that the kernel has, as /proc/self/cgroup
-// lists them, where Docker looks for them. The machine's own mounts are not
-// used, for a chroot may have none.
-func mountCgroups(at, list string) error {
-	var v1 []string
-	for line := range strings.Lines(list) {
-		// cgroups(7): hierarchy-ID:controller-list:path; version 2 has an
-		// empty list.
-		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && f[1] != "" {
-			v1 = append(v1, f[1])
-		}
-	}
-	if len(v1) == 0 {
-		return mount("cgroup2", at, 0, "")
-	}
-	if err := mount("tmpfs", at, 0, "mode=755"); err != nil {
-		return err
-	}
-	for _, controllers := range v1 {
-		name, options := controllers, controllers
-		if named, ok := strings.CutPrefix(controllers, "name="); ok {
-			name, options = named, "none,"+controllers
-		}
-		if err := mount("cgroup", filepath.Join(at, name), 0, options); err != nil {
-			return err
-		}
-		if single := strings.Split(name, ","); len(single) > 1 {
-			for _, s := range single {
-				if err := os.Symlink(name, filepath.Join(at, s)); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return mount("cgroup2", filepath.Join(at, "unified"), 0, "")
-}
-
-func mount(kind, at string, flags uintptr, data string) error {
-	// EEXIST of a directory inside sysfs is no matter; a missing one is told
-	// by the mount.
-	if err := os.MkdirAll(at, 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount(kind, at, kind, flags, data); err != nil {
-		return fmt.Errorf("mounting %s (%s) at %s: %w", kind, data, at, err)
-	}
-	return nil
+	return mountns.Cgroups(filepath.Join(root, "sys/fs/cgroup"), cgroups)
 }
 
 // bind mounts source at target too; flags are MS_REC or MS_RDONLY.
