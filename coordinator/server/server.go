@@ -232,8 +232,10 @@ func (s *Server) calls() []route {
 		{method: http.MethodGet, path: "/healthz", handler: s.healthz, needs: rights.Open},
 		{method: http.MethodGet, path: "/readyz", handler: s.readyz, needs: rights.Open},
 		{method: http.MethodGet, path: api.PathOverview, handler: s.getOverview, needs: rights.Read, read: true},
-		{method: http.MethodGet, path: "/{$}", handler: s.index, needs: rights.Read},
-		{method: http.MethodGet, path: pathPage, handler: s.pageFile, needs: rights.Read},
+		// The page itself tells nothing of the cluster. So whoever lacks a
+		// certificate is told by it which one his browser needs.
+		{method: http.MethodGet, path: "/{$}", handler: s.index, needs: rights.Open},
+		{method: http.MethodGet, path: pathPage, handler: s.pageFile, needs: rights.Open},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/security"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -209,6 +210,12 @@ func (b *browser) tabTo(selector string) int {
 func (b *browser) size(width, height int64) {
 	b.t.Helper()
 	b.do("resize", chromedp.EmulateViewport(width, height, chromedp.EmulateScale(1)))
+}
+
+// trustAll has it take any coordinator's certificate.
+func (b *browser) trustAll() {
+	b.t.Helper()
+	run1(b, "trust all certificates", call(security.SetIgnoreCertificateErrors, security.SetIgnoreCertificateErrorsParams{Ignore: true}))
 }
 
 // scheme is what the system is said to prefer: light or dark.

@@ -19,6 +19,7 @@ import (
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/tlsfile"
 )
 
 // crowd is a coordinator in this process, on a port of loopback, and agents
@@ -32,8 +33,9 @@ type crowd struct {
 	stop func()
 }
 
-// newCrowd starts a coordinator without agents.
-func newCrowd(t *testing.T) *crowd {
+// newCrowd starts a coordinator without agents; files, if not nil, make it one
+// that asks for client certificates.
+func newCrowd(t *testing.T, files *tlsfile.Reader) *crowd {
 	t.Helper()
 	store, err := etcd.Start(t.Context(), t.TempDir())
 	check(t, err)
@@ -43,12 +45,15 @@ func newCrowd(t *testing.T) *crowd {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	c.url = "http://" + l.Addr().String()
+	if files != nil {
+		c.url = "https://" + l.Addr().String()
+	}
 	running, halt := context.WithCancel(context.Background())
 	serving, stop := context.WithCancel(running)
 	c.stop = stop
 	group, _ := errgroup.WithContext(running)
 	group.Go(func() error { return c.registry.Run(running) })
-	srv := server.New(server.Options{Registry: c.registry, Log: slog.New(slog.DiscardHandler)})
+	srv := server.New(server.Options{Registry: c.registry, TLS: files, Log: slog.New(slog.DiscardHandler)})
 	group.Go(func() error { return srv.Serve(serving, l) })
 	t.Cleanup(func() {
 		stop()

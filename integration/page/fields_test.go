@@ -15,7 +15,7 @@ import (
 // that overlap the network, that Mesos has an agent no longer, and of an
 // overlay that it is isolated.
 func TestFields(t *testing.T) {
-	c := newCrowd(t)
+	c := newCrowd(t, nil)
 	ctx := t.Context()
 	// The first three are Mesos masters.
 	c.join(5, []string{"dcos"})

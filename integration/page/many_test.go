@@ -22,7 +22,7 @@ const (
 
 // TestEmpty: where there are no agents yet, the page says how to get some.
 func TestEmpty(t *testing.T) {
-	c := newCrowd(t)
+	c := newCrowd(t, nil)
 	b := newBrowser(t)
 	b.size(wide, high)
 	for _, scheme := range []string{"light", "dark"} {
@@ -45,7 +45,7 @@ func TestEmpty(t *testing.T) {
 
 // TestMany goes through all that the page does, on very many agents.
 func TestMany(t *testing.T) {
-	c := newCrowd(t)
+	c := newCrowd(t, nil)
 	c.join(*agents, []string{"dcos", "dual", "edge", "legacy"})
 	c.change()
 	b := newBrowser(t)

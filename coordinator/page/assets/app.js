@@ -9,7 +9,7 @@ import { Overlays } from "./overlays.js";
 
 const defaults = { q: "", overlay: "", state: "", sort: "ip", offset: 0, limit: 50 };
 const limits = [25, 50, 100, 250];
-const linkWords = { live: "Live", wait: "Connecting", stale: "Out of date", lost: "Connection lost" };
+const linkWords = { live: "Live", wait: "Connecting", stale: "Out of date", lost: "Connection lost", denied: "No access" };
 
 const view = { ...defaults };
 let agent = "";
@@ -63,10 +63,12 @@ function showLink() {
   const notice = byId("notice");
   const seen = link.at ? ` What is shown is of ${clock(link.at - 1000 * link.stale)}.` : "";
   let text = "";
-  if (link.kind === "lost") text = `${link.message ? `Refused: ${link.message}.` : "The coordinator does not answer; trying again."}${seen}`;
+  if (link.kind === "denied") text = `${link.message}. Import a certificate that may read into this browser, and open the page again.${seen}`;
+  else if (link.kind === "lost") text = `${link.message ? `Refused: ${link.message}.` : "The coordinator does not answer; trying again."}${seen}`;
   else if (link.kind === "stale") text = `The coordinator can't reach etcd. Nothing can be changed, and hosts go on as they are.${seen}`;
   setText(notice, text);
   notice.hidden = text === "";
+  if (link.kind === "denied") byId("main").removeAttribute("aria-busy");
   document.body.classList.toggle("old", text !== "");
   showAge();
 }
@@ -74,7 +76,7 @@ function showLink() {
 // showAge says beside the words how old the picture is; it is no live region,
 // which would speak every second.
 function showAge() {
-  const old = (link.kind === "lost" || link.kind === "stale") && link.at;
+  const old = ["lost", "stale", "denied"].includes(link.kind) && link.at;
   byId("link").dataset.age = old ? age(Date.now() - link.at + 1000 * link.stale) : "";
 }
 

@@ -25,6 +25,7 @@ export class Live {
     this.at = 0; // when the last overview came
     this.stale = 0; // its age in seconds, by the coordinator
     this.lostAt = 0;
+    this.denied = false; // by the certificate that the browser shows, or lacks
     this.changed = new Set();
     this.newest = 0; // latest revision that the stream told of
     this.retry = firstRetry;
@@ -73,10 +74,15 @@ export class Live {
       const response = await fetch(`/v1/overview?${this.query}`, { signal: asking.signal, cache: "no-store" });
       const body = await response.json();
       if (this.asking !== asking) return;
-      if (!response.ok) throw new Error(body.error?.message ?? `the coordinator answers ${response.status}`);
+      if (!response.ok) {
+        const refusal = new Error(body.error?.message ?? `the coordinator answers ${response.status}`);
+        refusal.denied = response.status === 401 || response.status === 403;
+        throw refusal;
+      }
       this.took = performance.now() - begin;
       this.at = Date.now();
       this.lostAt = 0;
+      this.denied = false;
       this.retry = firstRetry;
       this.stale = Number(response.headers.get("X-Dcos-Overlay-Stale") ?? 0);
       this.onOverview(body, changed);
@@ -86,6 +92,7 @@ export class Live {
     } catch (error) {
       for (const ip of changed) this.changed.add(ip);
       if (this.asking !== asking) return;
+      this.denied = Boolean(error.denied);
       this.lose(error instanceof TypeError ? "" : error.message);
     } finally {
       clearTimeout(timeout);
@@ -107,7 +114,8 @@ export class Live {
 
   tell(message) {
     let kind = "live";
-    if (this.lostAt) kind = "lost";
+    if (this.denied) kind = "denied";
+    else if (this.lostAt) kind = "lost";
     else if (this.stale) kind = "stale";
     else if (!this.synced) kind = "wait";
     this.onLink({ kind, at: this.at, stale: this.stale, message });
