@@ -91,7 +91,8 @@ func TestContainerd(t *testing.T) {
 }
 
 // TestPodman runs containers by podman and its CNI backend: one as it comes,
-// one with an address and a MAC of its choice, and a port.
+// one with an address and a MAC of its choice, and a port. From Debian 13 on,
+// whose podman is built without CNI, it is Debian 12's: scripts/podman-cni.sh.
 func TestPodman(t *testing.T) {
 	s := newCNIScene(t)
 	ctx, cancel := context.WithTimeout(t.Context(), callerTimeout)

@@ -25,8 +25,8 @@ want iptables iptables
 want dockerd docker.io
 want containerd containerd
 want runc runc
-# Debian 12's podman can use CNI; from 5.0 on it is built without. It brings
-# the plugins that are named in its own configuration.
+# From Debian 13 on podman is built without CNI, and Debian 12's is got beside
+# it, below.
 want podman podman
 want conntrack conntrack
 want ps procps
@@ -122,6 +122,11 @@ if [ -n "$missing" ]; then
 else
 	say "all packages are there"
 fi
+
+case $(podman --version) in
+*" "[0-4].*) ;;
+*) quietly "getting a podman with CNI" "$(dirname "$0")/podman-cni.sh" ;;
+esac
 
 # --- axe, which judges the page: of the version and sum in the lock file ------
 

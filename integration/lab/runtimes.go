@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"strings"
 )
 
 const (
@@ -19,6 +20,9 @@ const (
 	imageRef = "docker.io/library/" + Image + ":latest"
 	// cniBinDir is where runtimes look for plugins.
 	cniBinDir = "/opt/cni/bin"
+	// olderPodman is where scripts/podman-cni.sh keeps a podman with CNI and
+	// its libraries, on a machine whose own podman is built without.
+	olderPodman = "/var/cache/dcos-overlay-test/podman-cni"
 )
 
 // cgroup is the parent of all cgroups that are made on the host; the lab
@@ -137,11 +141,23 @@ driver = "overlay"
 graphroot = "` + diskDir + `/podman"
 runroot = "/run/containers/storage"
 `
+	// In the host's own root, which nobody else sees.
+	if _, err := h.Run(ctx, "sh", "-ec", `if [ -d "$0" ]; then cp -a "$0/." /; ldconfig; fi`, olderPodman); err != nil {
+		return err
+	}
 	if err := h.WriteFile(ctx, "/etc/containers/containers.conf", []byte(containers)); err != nil {
 		return err
 	}
 	if err := h.WriteFile(ctx, "/etc/containers/storage.conf", []byte(storage)); err != nil {
 		return err
+	}
+	const without = "podman is built without CNI, and scripts/install-deps.sh gets one that is not"
+	backend, err := h.Run(ctx, "podman", "info", "--format", "{{.Host.NetworkBackend}}")
+	if err != nil {
+		return fmt.Errorf("asking podman for its network backend: it may be that %s: %w", without, err)
+	}
+	if backend = strings.TrimSpace(backend); backend != "cni" {
+		return fmt.Errorf("podman's network backend is %s: %s", backend, without)
 	}
 	return h.loadImage(ctx, "podman", "load", "-i")
 }
