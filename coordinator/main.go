@@ -108,7 +108,7 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 
 	conf := registry.Options{
 		Quarantine: o.quarantine, AliveTTL: o.aliveTTL, ReclaimAfter: o.reclaimAfter,
-		MesosGrace: o.mesosGrace, Trouble: store.Trouble, MaxTxnOps: store.MaxTxnOps(), Log: log,
+		MesosGrace: o.mesosGrace, Trouble: store.Trouble, MemberLeft: store.Left(), MaxTxnOps: store.MaxTxnOps(), Log: log,
 	}
 	door.Collectors = []prometheus.Collector{etcd.Collector{Store: store}}
 	if follower != nil {

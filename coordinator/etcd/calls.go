@@ -39,6 +39,7 @@ const (
 type calls struct {
 	login   *login
 	trouble *trouble
+	news    *news
 }
 
 func (c *calls) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -52,14 +53,19 @@ func (c *calls) unary(ctx context.Context, method string, req, reply any, cc *gr
 	var err error
 	for range maxTries {
 		try, cancel := context.WithTimeout(ctx, patience)
+		news := c.news.untilNext()
+		heard := context.AfterFunc(news, cancel)
 		err = c.once(ctx, try, method, req, reply, cc, invoke, opts...)
 		late := try.Err() != nil
+		heard()
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			break
 		}
 		if late {
-			patience += patience / 2
+			if news.Err() == nil {
+				patience += patience / 2
+			}
 			continue
 		}
 		// The client itself repeats reads that a member could not serve.

@@ -52,7 +52,10 @@ type Store struct {
 	// trouble is what calls of a cluster met with; nil for the etcd in this
 	// process.
 	trouble *trouble
-	log     *slog.Logger
+	// news are for calls of a cluster, left for whoever watches it.
+	news *news
+	left chan struct{}
+	log  *slog.Logger
 
 	server *embed.Etcd
 	lock   *os.File
@@ -210,7 +213,7 @@ func writePID(f *os.File) error {
 // Dial makes a client of the cluster that access names, of which Check finds
 // no fault. It does not wait for a member to answer.
 func Dial(access Access) (*Store, error) {
-	c := &calls{login: newLogin(access), trouble: newTrouble(access)}
+	c := &calls{login: newLogin(access), trouble: newTrouble(access), news: newNews()}
 	conf := clientv3.Config{
 		Endpoints:            access.Endpoints,
 		DialKeepAliveTime:    keepAliveTime,
@@ -230,5 +233,5 @@ func Dial(access Access) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(access.Endpoints, ","), err)
 	}
-	return &Store{Client: client, endpoints: access.Endpoints, trouble: c.trouble, log: logOf(access)}, nil
+	return &Store{Client: client, endpoints: access.Endpoints, trouble: c.trouble, news: c.news, left: make(chan struct{}, 1), log: logOf(access)}, nil
 }

@@ -32,8 +32,8 @@ type health struct {
 }
 
 // learn takes in a round of answers, and logs which alarms are new and which
-// are over.
-func (h *health) learn(reports []report, log *slog.Logger) {
+// are over. It tells whether there is another leader than before.
+func (h *health) learn(reports []report, log *slog.Logger) (newLeader bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Members, h.Serving = len(reports), len(serving(reports))
@@ -54,12 +54,13 @@ func (h *health) learn(reports []report, log *slog.Logger) {
 		if r.status.Leader != 0 && r.status.RaftTerm >= h.term {
 			if h.leader != 0 && h.leader != r.status.Leader {
 				h.LeaderChanges++
+				newLeader = true
 			}
 			h.leader, h.term = r.status.Leader, r.status.RaftTerm
 		}
 	}
 	if answers == 0 {
-		return // What was known stands.
+		return false // What was known stands.
 	}
 	h.Bytes, h.InUse, h.Quota = bytes, inUse, quota
 	now := slices.Sorted(maps.Keys(alarms))
@@ -74,6 +75,7 @@ func (h *health) learn(reports []report, log *slog.Logger) {
 		}
 	}
 	h.Alarms = now
+	return newLeader
 }
 
 // alarmsIn finds the alarms in the errors that a member's status lists, each

@@ -176,7 +176,7 @@ func TestTries(t *testing.T) {
 		{methodTxn, func(context.Context) error { return rpctypes.ErrGRPCNoSpace }, 1, false},
 		{"/etcdserverpb.Maintenance/Defragment", func(context.Context) error { return unavailable }, 1, false},
 	} {
-		c := &calls{trouble: newTrouble(Access{})}
+		c := &calls{trouble: newTrouble(Access{}), news: newNews()}
 		tries := 0
 		invoke := func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
 			if tries++; tries == 1 {
@@ -190,6 +190,27 @@ func TestTries(t *testing.T) {
 		if tries != test.tries || (err == nil) != test.ok {
 			t.Errorf("%s: %d tries, %v", test.method, tries, err)
 		}
+	}
+}
+
+// TestNews: a call that waits for an answer is made anew when there are news,
+// and not only when it has waited for long.
+func TestNews(t *testing.T) {
+	c := &calls{trouble: newTrouble(Access{}), news: newNews()}
+	tries := 0
+	err := c.unary(t.Context(), methodTxn, nil, nil, nil, func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+		if tries++; tries < 4 {
+			c.news.tell()
+			err := hang(ctx)
+			if !errors.Is(ctx.Err(), context.Canceled) {
+				t.Errorf("try %d has waited for its own end: %v", tries, ctx.Err())
+			}
+			return err
+		}
+		return nil
+	})
+	if err != nil || tries != 4 {
+		t.Errorf("%d tries, %v", tries, err)
 	}
 }
 

@@ -12,11 +12,11 @@ import (
 
 const (
 	// probeInterval and probeTimeout find a member that hangs, or that has
-	// lost the others, within a second and a half. gRPC's keepalives take 13 s
+	// lost the others, within a second. gRPC's keepalives take 13 s
 	// for the first, for it allows none more often than every 10 s, and never
 	// see the second; and each member gets its share of the calls until then.
 	probeInterval = 500 * time.Millisecond
-	probeTimeout  = time.Second
+	probeTimeout  = 500 * time.Millisecond
 )
 
 // report is a member's answer to a probe.
@@ -46,21 +46,41 @@ func (s *Store) attend(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.health.learn(reports, s.log)
+		led := s.health.learn(reports, s.log)
 		if s.server != nil {
 			continue
 		}
+		s.use(serving(reports), led)
 		s.trouble.clarify(ctx)
-		use := serving(reports)
-		if len(use) == 0 {
-			// Nobody knows then which one will be the first to come back.
-			use = s.endpoints
-		}
-		if !slices.Equal(use, s.Client.Endpoints()) {
-			s.Client.SetEndpoints(use...)
+	}
+}
+
+// use makes the client ask those members alone. What was asked before of others
+// is asked anew, and so is all when there is a new leader.
+func (s *Store) use(members []string, newLeader bool) {
+	if len(members) == 0 {
+		// Nobody knows then which one will be the first to come back.
+		members = s.endpoints
+	}
+	before := s.Client.Endpoints()
+	if !slices.Equal(members, before) {
+		s.Client.SetEndpoints(members...)
+	}
+	left := slices.ContainsFunc(before, func(m string) bool { return !slices.Contains(members, m) })
+	if left || newLeader {
+		s.news.tell()
+	}
+	if left {
+		select {
+		case s.left <- struct{}{}:
+		default: // That one left is said already.
 		}
 	}
 }
+
+// Left is told when a member is asked no more: a watch may be at it. Of the
+// etcd inside this process it is never told anything.
+func (s *Store) Left() <-chan struct{} { return s.left }
 
 // probe asks all of endpoints at once. An answer that refuses to say is an
 // answer.

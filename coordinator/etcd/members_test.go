@@ -74,6 +74,11 @@ func TestServing(t *testing.T) {
 		}
 	}
 	uses(well)
+	select {
+	case <-s.Left():
+	case <-time.After(time.Minute):
+		t.Error("nobody is told that members are asked no more")
+	}
 	if _, err := s.Client.Put(ctx, "k", "v"); err != nil {
 		t.Error(err)
 	}

@@ -22,6 +22,8 @@ const (
 	// troubleStays is how long a failed call is spoken of while none of its
 	// kind has succeeded: on a quiet cluster none may come.
 	troubleStays = 10 * time.Second
+	// greetTimeout bounds a TLS handshake and what a member says to it.
+	greetTimeout = time.Second
 )
 
 // trouble remembers how the latest calls ended, by their kind: a user that may
@@ -112,14 +114,14 @@ func (t *trouble) clarify(ctx context.Context) {
 // greet does a TLS handshake and waits for what the server says to it. A
 // server that accepts it says nothing, and waits for a request.
 func (t *trouble) greet(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	conn, err := (&tls.Dialer{Config: t.tls.config()}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetReadDeadline(time.Now().Add(probeTimeout)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(greetTimeout)); err != nil {
 		return err
 	}
 	if _, err = conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -65,6 +65,9 @@ type Options struct {
 	// MesosGrace is how long an agent may be gone from Mesos before what it
 	// holds is released.
 	MesosGrace time.Duration
+	// MemberLeft is told when a member of etcd is asked no more, at which the
+	// watch may be; nil for never.
+	MemberLeft <-chan struct{}
 	// Trouble tells why etcd takes no changes, if that is known; it may be nil.
 	Trouble func() error
 	// History is the number of events kept.
@@ -192,6 +195,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { r.keepHouse(ctx) })
 	wg.Go(func() { r.feelPulse(ctx) })
+	wg.Go(func() { r.changeMember(ctx) })
 	backoff := minBackoff
 	for {
 		loaded, err := r.follow(ctx)

@@ -60,6 +60,24 @@ func (r *Registry) consume(watch clientv3.WatchChan) error {
 	return errors.New("closed")
 }
 
+// changeMember begins the watch anew, until ctx ends, when it may be at a member
+// that can't serve: that costs little, and nothing that a call has written is
+// in the index before the watch tells of it.
+func (r *Registry) changeMember(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.opts.MemberLeft:
+		}
+		r.mu.Lock()
+		if r.unwatch != nil {
+			r.unwatch()
+		}
+		r.mu.Unlock()
+	}
+}
+
 // spoil says that the index can't be gone on from.
 func (r *Registry) spoil() {
 	r.mu.Lock()

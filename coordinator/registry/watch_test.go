@@ -287,6 +287,20 @@ func (w *world) breakableWith(opts registry.Options) (*registry.Registry, *break
 	return r, watcher
 }
 
+// TestMemberLeft: the watch is begun anew where the one before may be at a
+// member that hangs, and readers go on as if nothing had happened.
+func TestMemberLeft(t *testing.T) {
+	left := make(chan struct{})
+	w := newWorld(t, sample, registry.Options{MemberLeft: left})
+	r := w.watch(w.Registry, 0)
+	r.expect("snapshot network:3 synced")
+	w.claim(1, "a")
+	left <- struct{}{}
+	w.until("the watch is another one", func() bool { return w.Counts().LostWatches == 1 })
+	w.claim(2, "b")
+	r.expect("set:172.17.0.1 set:172.17.0.2")
+}
+
 // TestCompaction: a watch that etcd has compacted away is begun anew, and open
 // streams are told what happened meanwhile, deletes included.
 func TestCompaction(t *testing.T) {
