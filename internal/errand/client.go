@@ -25,17 +25,21 @@ const (
 	callTimeout = 30 * time.Second
 )
 
-// Client asks coordinators by the program. It is for one goroutine.
+// Client asks coordinators by the program. It is for one goroutine at a time.
 type Client struct {
 	cmd     *exec.Cmd
 	in, out *os.File
 	enc     *json.Encoder
 	dec     *json.Decoder
+	// began is when the program was started, and the zero value once it has
+	// said that it can make use of its Options.
+	began time.Time
 	// broken is why it is of no more use.
 	broken error
 }
 
-// Open starts the program at path, and fails where it can't make use of o.
+// Open starts the program at path, and does not wait for it: that it can't make
+// use of o is the error of the first call.
 func Open(path string, o Options) (*Client, error) {
 	childIn, in, err := os.Pipe()
 	if err != nil {
@@ -47,6 +51,7 @@ func Open(path string, o Options) (*Client, error) {
 	}
 	c := &Client{cmd: exec.Command(path), in: in, out: out, enc: json.NewEncoder(in), dec: json.NewDecoder(out)}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = childIn, childOut, os.Stderr
+	c.began = time.Now()
 	err = c.cmd.Start()
 	childIn.Close()
 	childOut.Close()
@@ -55,7 +60,8 @@ func Open(path string, o Options) (*Client, error) {
 		out.Close()
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
-	if err := c.exchange(time.Now().Add(openTimeout), o, nil); err != nil {
+	// A pipe takes as much as this without a reader.
+	if err := c.send(c.began.Add(openTimeout), o); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -123,20 +129,53 @@ func (c *Client) call(ctx context.Context, r Request, body, out any) error {
 	if !ok {
 		until = time.Now().Add(callTimeout)
 	}
+	if err := c.begin(until.Add(grace)); err != nil {
+		return err
+	}
 	r.TimeoutMS = max(time.Until(until).Milliseconds(), 1)
-	return c.exchange(until.Add(grace), r, out)
+	if err := c.send(until.Add(grace), r); err != nil {
+		return err
+	}
+	return c.receive(until.Add(grace), out)
 }
 
-// exchange sends v and reads its answer, and where all went well out's value.
-func (c *Client) exchange(until time.Time, v, out any) error {
+// begin waits until the program was started, the first time.
+func (c *Client) begin(until time.Time) error {
+	if c.began.IsZero() {
+		return nil
+	}
+	if most := c.began.Add(openTimeout); most.Before(until) {
+		until = most
+	}
+	if err := c.receive(until, nil); err != nil {
+		// It ends where it can't make use of its Options.
+		c.broken = err
+		return err
+	}
+	c.began = time.Time{}
+	return nil
+}
+
+// send sends v.
+func (c *Client) send(until time.Time, v any) error {
+	if c.broken != nil {
+		return c.broken
+	}
+	err := c.in.SetWriteDeadline(until)
+	if err == nil {
+		err = c.enc.Encode(v)
+	}
+	return c.noAnswer(err)
+}
+
+// receive reads the answer to what was sent, and where all went well out's
+// value.
+func (c *Client) receive(until time.Time, out any) error {
 	if c.broken != nil {
 		return c.broken
 	}
 	var a Answer
-	err := errors.Join(c.in.SetWriteDeadline(until), c.out.SetReadDeadline(until))
-	if err == nil {
-		err = c.enc.Encode(v)
-	}
+	err := c.out.SetReadDeadline(until)
 	if err == nil {
 		err = c.dec.Decode(&a)
 	}
@@ -144,10 +183,17 @@ func (c *Client) exchange(until time.Time, v, out any) error {
 		err = c.dec.Decode(out)
 	}
 	if err != nil {
-		c.broken = fmt.Errorf("%w (%s gave no answer: %w)", api.ErrUnreachable, c.cmd.Path, err)
-		return c.broken
+		return c.noAnswer(err)
 	}
 	return a.err()
+}
+
+// noAnswer breaks c where err is one.
+func (c *Client) noAnswer(err error) error {
+	if err != nil {
+		c.broken = fmt.Errorf("%w (%s gave no answer: %w)", api.ErrUnreachable, c.cmd.Path, err)
+	}
+	return c.broken
 }
 
 // Find looks for the program: beside the running one, in the directories of

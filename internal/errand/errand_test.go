@@ -167,8 +167,15 @@ func TestProgramFails(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Open(program(t), Options{}); err == nil || err.Error() != "whom shall it ask?" {
-		t.Errorf("without coordinators: %v", err)
+	c, err := Open(program(t), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 2 {
+		if _, err := c.Overlay(t.Context(), "dcos"); err == nil || err.Error() != "whom shall it ask?" {
+			t.Errorf("without coordinators: %v", err)
+		}
 	}
 	if _, err := Open(filepath.Join(t.TempDir(), "none"), Options{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without program: %v", err)

@@ -27,10 +27,12 @@ const (
 // Prepare makes the host ready for containers of the overlay: a lease, and
 // the kernel programmed by it. It is the cold path of ADD: with a lease on disk
 // it goes on without coordinator. Failures to reach one, where there is no
-// lease, are api.ErrUnreachable. It does nothing when ready says so.
+// lease, are api.ErrUnreachable. It does nothing when ready says so. Where no
+// companion runs it leaves a report of the state under way: see Wait.
 func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentstate.Held) bool) (*agentstate.Held, error) {
-	return h.obtain(ctx, overlay, ready, func(ctx context.Context, client Coordinator, held *agentstate.Held, fresh bool) error {
-		done, err := h.Program(ctx, held, h.knowledge(ctx, client, fresh))
+	return h.obtain(ctx, overlay, ready, func(ctx context.Context, c claimed) error {
+		known, peersKept := h.knowledge(ctx, c)
+		done, err := h.Program(ctx, c.held, known)
 		for _, r := range done.Repairs {
 			h.Log.Info("set up for the first container", "what", r.What)
 		}
@@ -38,15 +40,25 @@ func (h *Host) Prepare(ctx context.Context, overlay string, ready func(*agentsta
 		for _, w := range done.Warnings {
 			h.Log.Warn("look at this host", "what", w)
 		}
-		if !h.Dir.CompanionRuns() {
-			h.report(ctx, client, held.Agent.IP, overlay, err)
-		}
 		if err != nil {
-			return fmt.Errorf("set up this host: %w", err)
+			err = fmt.Errorf("set up this host: %w", err)
 		}
-		return nil
+		peersKept()
+		err = errors.Join(c.kept(), err)
+		if h.Dir.CompanionRuns() {
+			c.client.Close()
+			return err
+		}
+		h.reports.Go(func() {
+			defer c.client.Close()
+			h.report(ctx, c.client, c.held.Agent.IP, overlay, err)
+		})
+		return err
 	})
 }
+
+// Wait waits for the reports that Prepare began.
+func (h *Host) Wait() { h.reports.Wait() }
 
 // Lease claims a subnet of the overlay and leaves the kernel alone.
 func (h *Host) Lease(ctx context.Context, overlay string) (*agentstate.Held, error) {
@@ -54,13 +66,26 @@ func (h *Host) Lease(ctx context.Context, overlay string) (*agentstate.Held, err
 		_, ok := h.Pool(held, overlay)
 		return ok && !held.Drains(overlay)
 	}
-	return h.obtain(ctx, overlay, leased, func(context.Context, Coordinator, *agentstate.Held, bool) error { return nil })
+	return h.obtain(ctx, overlay, leased, func(_ context.Context, c claimed) error {
+		c.client.Close()
+		return c.kept()
+	})
+}
+
+// claimed is a lease to go by.
+type claimed struct {
+	held *agentstate.Held
+	// fresh says that it is the coordinator's word, not only what is on disk.
+	fresh bool
+	// kept waits until it is on disk.
+	kept func() error
+	// client is to be closed.
+	client Coordinator
 }
 
 // obtain gets the lease by which then goes on, both with the host's lock held.
-// fresh says that it is the coordinator's word, not only what is on disk.
 func (h *Host) obtain(ctx context.Context, overlay string, enough func(*agentstate.Held) bool,
-	then func(ctx context.Context, client Coordinator, held *agentstate.Held, fresh bool) error,
+	then func(ctx context.Context, c claimed) error,
 ) (*agentstate.Held, error) {
 	unlock, err := h.Dir.Lock(ctx)
 	if err != nil {
@@ -84,18 +109,27 @@ func (h *Host) obtain(ctx context.Context, overlay string, enough func(*agentsta
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
-	held, err := h.claimFor(ctx, client, ip, old, overlay)
+	c, err := h.claimFor(ctx, client, ip, old, overlay)
 	if err != nil {
+		client.Close()
 		return nil, err
 	}
+	if err := h.usable(c.held, overlay); err != nil {
+		client.Close()
+		return nil, errors.Join(err, c.kept())
+	}
+	return c.held, then(ctx, c)
+}
+
+// usable fails where held has nothing for containers of the overlay.
+func (h *Host) usable(held *agentstate.Held, overlay string) error {
 	if _, ok := h.Pool(held, overlay); !ok {
-		return nil, fmt.Errorf("the coordinator granted no subnet of it: does network_config in %s turn it off?", h.Conf.Path)
+		return fmt.Errorf("the coordinator granted no subnet of it: does network_config in %s turn it off?", h.Conf.Path)
 	}
 	if held.Drains(overlay) {
-		return nil, drains(overlay)
+		return drains(overlay)
 	}
-	return held, then(ctx, client, held, held != old)
+	return nil
 }
 
 // drains is why an overlay that this agent holds takes no container. It is the
@@ -118,10 +152,8 @@ func (h *Host) address(old *agentstate.Held) (netip.Addr, error) {
 }
 
 // claimFor answers the lease to go by: the coordinator's word if it can be
-// had, else what is on disk. Only the first says if a subnet is still ours. A
-// state directory that is full is no reason to refuse containers of a lease
-// that is in it.
-func (h *Host) claimFor(ctx context.Context, client Coordinator, ip netip.Addr, old *agentstate.Held, overlay string) (*agentstate.Held, error) {
+// had, else what is on disk. Only the first says if a subnet is still ours.
+func (h *Host) claimFor(ctx context.Context, client Coordinator, ip netip.Addr, old *agentstate.Held, overlay string) (claimed, error) {
 	_, leased := h.Pool(old, overlay)
 	timeout := claimTimeout
 	if leased {
@@ -129,28 +161,54 @@ func (h *Host) claimFor(ctx context.Context, client Coordinator, ip netip.Addr, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	held, err := h.Claim(ctx, client, ip, []string{overlay}, false)
+	held, err := h.ask(ctx, client, ip, api.ClaimRequest{Overlays: []string{overlay}})
 	if err == nil {
-		return held, nil
-	}
-	var unkept *unkeptError
-	if leased && errors.As(err, &unkept) && sameGrant(&old.Agent, &unkept.granted.Agent, overlay) {
-		h.Log.Warn("the coordinator's answer can't be kept; the lease on disk grants the same, and holds", "error", err)
-		return unkept.granted, nil
+		kept, err := h.keeping(held, old, overlay)
+		return claimed{held, true, kept, client}, err
 	}
 	if leased && errors.Is(err, api.ErrUnreachable) {
 		h.Log.Warn("no word from the coordinator, so the lease on disk holds", "error", err)
-		return old, nil
+		return claimed{old, false, func() error { return nil }, client}, nil
 	}
 	if errors.Is(err, api.ErrUnreachable) {
 		from := "\"master\" in " + h.Conf.Path
 		if h.Conf.Path == "" {
 			from = "the default, for there is no agent's file"
 		}
-		return nil, fmt.Errorf("claim a subnet for agent %s: %w: start a coordinator, or correct its address (%s is from %s)",
+		return claimed{}, fmt.Errorf("claim a subnet for agent %s: %w: start a coordinator, or correct its address (%s is from %s)",
 			ip, err, strings.Join(h.Conf.Master, ", "), from)
 	}
-	return nil, fmt.Errorf("claim a subnet for agent %s: %w", ip, err)
+	return claimed{}, fmt.Errorf("claim a subnet for agent %s: %w", ip, err)
+}
+
+// keeping writes the lease to disk, and answers a function that waits for that.
+// A state directory that is full is no reason to refuse containers of a lease
+// that is in it.
+func (h *Host) keeping(held, old *agentstate.Held, overlay string) (kept func() error, err error) {
+	keep := func() error {
+		err := h.keep(held)
+		if _, leased := h.Pool(old, overlay); err != nil && leased && sameGrant(&old.Agent, &held.Agent, overlay) {
+			h.Log.Warn("the coordinator's answer can't be kept; the lease on disk grants the same, and holds", "error", err)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("claim a subnet for agent %s: %w", held.Agent.IP, err)
+		}
+		return nil
+	}
+	if old != nil {
+		// Nothing may be made by the new one while the old one is on disk: were
+		// this process killed then, the next would take the host for set up.
+		return func() error { return nil }, keep()
+	}
+	return begin(keep), nil
+}
+
+// begin begins f, and answers a function that waits for its end.
+func begin(f func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return func() error { return <-done }
 }
 
 // sameGrant tells whether two records make the same of a host, as far as it
@@ -161,17 +219,20 @@ func sameGrant(a, b *lease.Agent, overlay string) bool {
 		slices.Equal(x.Subnets, y.Subnets) && slices.Equal(x.Subnets6, y.Subnets6)
 }
 
-// knowledge asks for all agents, and falls back on those known before.
-func (h *Host) knowledge(ctx context.Context, client Coordinator, answered bool) Knowledge {
-	if answered {
+// knowledge asks for all agents, and falls back on those known before. What it
+// answers beside them waits until they are kept.
+func (h *Host) knowledge(ctx context.Context, c claimed) (known Knowledge, kept func()) {
+	if c.fresh {
 		ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 		defer cancel()
-		all, err := client.Agents(ctx)
+		all, err := c.client.Agents(ctx)
 		if err == nil {
-			if err := h.Dir.SavePeers(all.Agents); err != nil {
-				h.Log.Warn("the peers are not kept for a start without coordinator", "error", err)
+			saved := begin(func() error { return h.Dir.SavePeers(all.Agents) })
+			return Knowledge{Agents: all.Agents, Complete: true}, func() {
+				if err := saved(); err != nil {
+					h.Log.Warn("the peers are not kept for a start without coordinator", "error", err)
+				}
 			}
-			return Knowledge{Agents: all.Agents, Complete: true}
 		}
 		h.Log.Warn("the other agents are not known now", "error", err)
 	}
@@ -179,7 +240,7 @@ func (h *Host) knowledge(ctx context.Context, client Coordinator, answered bool)
 	if err != nil {
 		h.Log.Warn("the peers known before can't be read", "error", err)
 	}
-	return Knowledge{Agents: peers}
+	return Knowledge{Agents: peers}, func() {}
 }
 
 // report tells the coordinator how it went, where no companion does.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dcos/dcos-overlay/internal/firewall"
+	"github.com/dcos/dcos-overlay/internal/kernel"
 	"github.com/dcos/dcos-overlay/internal/peerset"
 )
 
@@ -55,15 +56,34 @@ func (h *Host) filter(ctx context.Context, self netip.Addr, known Knowledge, don
 	return firewall.FilterIPv4
 }
 
-// rules applies done.Rules. Where they fail for the filter's sake, such as on a
-// kernel without xt_set, all others are applied without it, and no filter that
-// is there is taken away.
-func (h *Host) rules(ctx context.Context, done *Outcome) error {
+// rules begins to apply done.Rules, and answers a function that waits for it
+// and notes in done what became of it. The programs of iptables take as long as
+// all the rest of a host's set-up, which goes on beside them.
+func (h *Host) rules(ctx context.Context, k *kernel.Kernel, done *Outcome) (wait func() error) {
+	apart := Outcome{Rules: done.Rules}
+	applied := begin(func() error {
+		return k.Inside(func() error { return applyRules(ctx, &apart) })
+	})
+	return func() error {
+		err := applied()
+		if done.Rules.Filter != apart.Rules.Filter {
+			done.Rules.Filter, done.Filtered = apart.Rules.Filter, 0
+		}
+		done.Repairs = append(done.Repairs, apart.Repairs...)
+		done.Warnings = append(done.Warnings, apart.Warnings...)
+		return err
+	}
+}
+
+// applyRules applies done.Rules. Where they fail for the filter's sake, such as
+// on a kernel without xt_set, all others are applied without it, and no filter
+// that is there is taken away.
+func applyRules(ctx context.Context, done *Outcome) error {
 	f := firewall.New()
 	repairs, err := f.Apply(ctx, done.Rules)
 	if filter := done.Rules.Filter; err != nil && (filter == firewall.FilterIPv4 || filter == firewall.FilterIPv6) {
 		failure := err
-		done.Rules.Filter, done.Filtered = firewall.FilterAsIs, 0
+		done.Rules.Filter = firewall.FilterAsIs
 		var more []string
 		more, err = f.Apply(ctx, done.Rules)
 		repairs = append(repairs, more...)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/firewall"
+	"github.com/dcos/dcos-overlay/internal/kernel"
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/netnstest"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -135,7 +136,12 @@ func TestFilterIsMadeAnew(t *testing.T) {
 		t.Helper()
 		var done Outcome
 		done.Rules.Filter = h.filter(ctx, self, known, &done)
-		if err := h.rules(ctx, &done); err != nil {
+		k, err := kernel.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		if err := h.rules(ctx, k, &done)(); err != nil {
 			t.Fatal(err)
 		}
 		return done
@@ -181,7 +187,7 @@ echo "$in" | sed 's/^-I \(.*\) 1 /-A \1 /' >>` + written,
 		}
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	h := newHost(t, true)
+	newHost(t, true)
 	n := network.Network{
 		VTEPSubnet: netip.MustParsePrefix("44.128.0.0/20"),
 		Overlays:   []network.Overlay{{Name: "dcos", Subnet: netip.MustParsePrefix("9.0.0.0/8"), Prefix: 24}},
@@ -189,7 +195,7 @@ echo "$in" | sed 's/^-I \(.*\) 1 /-A \1 /' >>` + written,
 	var done Outcome
 	done.Rules = firewall.ConfigOf(n)
 	done.Rules.Filter = firewall.FilterIPv4
-	if err := h.rules(t.Context(), &done); err != nil {
+	if err := applyRules(t.Context(), &done); err != nil {
 		t.Fatal(err)
 	}
 	if len(done.Warnings) != 1 || !strings.Contains(done.Warnings[0], "vxlan_filter") || !strings.Contains(done.Warnings[0], "match set") ||

@@ -111,7 +111,11 @@ func (h *Host) ClaimFixed(ctx context.Context, client Coordinator, ip netip.Addr
 	if err != nil {
 		return nil, fmt.Errorf("claim the fixed address %s for agent %s: %w", a, ip, err)
 	}
-	return h.keep(resp)
+	held := granted(resp)
+	if err := h.keep(held); err != nil {
+		return nil, err
+	}
+	return held, nil
 }
 
 // ReleaseFixed frees all addresses of a container that has fixed ones, on this

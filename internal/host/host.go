@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
@@ -31,6 +32,9 @@ type Host struct {
 	// Dial is how Prepare, Lease, Reserve and Available get to ask
 	// coordinators; those who call none of them need not set it.
 	Dial Dialer
+
+	// reports are those that Prepare began.
+	reports sync.WaitGroup
 }
 
 // New is the agent that conf describes.
@@ -62,6 +66,18 @@ func (h *Host) Claim(ctx context.Context, client Coordinator, ip netip.Addr, ove
 
 // claim is Claim for what req asks for, in this agent's name.
 func (h *Host) claim(ctx context.Context, client Coordinator, ip netip.Addr, req api.ClaimRequest) (*agentstate.Held, error) {
+	held, err := h.ask(ctx, client, ip, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.keep(held); err != nil {
+		return nil, err
+	}
+	return held, nil
+}
+
+// ask is claim, and keeps nothing.
+func (h *Host) ask(ctx context.Context, client Coordinator, ip netip.Addr, req api.ClaimRequest) (*agentstate.Held, error) {
 	var err error
 	if req.ID, err = h.Dir.ID(); err != nil {
 		return nil, err
@@ -71,26 +87,20 @@ func (h *Host) claim(ctx context.Context, client Coordinator, ip netip.Addr, req
 	if err != nil {
 		return nil, err
 	}
-	return h.keep(resp)
+	return granted(resp), nil
+}
+
+func granted(resp api.ClaimResponse) *agentstate.Held {
+	return &agentstate.Held{Agent: resp.Agent, Network: resp.Network, Deleting: resp.Deleting, Revision: resp.Revision}
 }
 
 // keep makes the coordinator's answer this agent's lease. It needs the lock.
-func (h *Host) keep(resp api.ClaimResponse) (*agentstate.Held, error) {
-	held := &agentstate.Held{Agent: resp.Agent, Network: resp.Network, Deleting: resp.Deleting, Revision: resp.Revision}
+func (h *Host) keep(held *agentstate.Held) error {
 	if err := h.Dir.Save(held); err != nil {
-		return nil, &unkeptError{held, err}
+		return fmt.Errorf("keep the lease: %w", err)
 	}
-	return held, nil
+	return nil
 }
-
-// unkeptError says that a lease was granted and can't be written to disk.
-type unkeptError struct {
-	granted *agentstate.Held
-	cause   error
-}
-
-func (e *unkeptError) Error() string { return fmt.Sprintf("keep the lease: %v", e.cause) }
-func (e *unkeptError) Unwrap() error { return e.cause }
 
 // Knowledge is what the caller knows of the other agents.
 type Knowledge struct {
@@ -171,11 +181,12 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	}
 	defer k.Close()
 	self := &held.Agent
-	devicesErr := h.devices(ctx, k, held, &done)
-	forwardErr := done.Note(KindSysctl)(k.EnsureForwarding(ctx, true, self.VTEP.IP6.IsValid()))
 	done.Rules = firewall.ConfigOf(held.Network)
 	// Before the way to a new peer, which may be sending already.
 	done.Rules.Filter = h.filter(ctx, self.IP, known, &done)
+	ruled := h.rules(ctx, k, &done)
+	devicesErr := h.devices(ctx, k, held, &done)
+	forwardErr := done.Note(KindSysctl)(k.EnsureForwarding(ctx, true, self.VTEP.IP6.IsValid()))
 	sync := k.AddPeers
 	if known.Complete {
 		sync = k.SyncPeers
@@ -189,7 +200,7 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 	}
 	h.ports(ctx, k, held, &done)
 	h.fixed(ctx, k, held, &done)
-	rulesErr := h.rules(ctx, &done)
+	rulesErr := ruled()
 	if err := errors.Join(devicesErr, forwardErr, peersErr, rulesErr); err != nil {
 		return done, err
 	}

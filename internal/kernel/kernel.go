@@ -90,6 +90,9 @@ func (k *Kernel) begin(ctx context.Context) error {
 	return errors.Join(ctx.Err(), k.h.SetSocketTimeout(timeout), k.conn.SetTimeout(timeout))
 }
 
+// Inside runs f, and the programs that it starts, in k's namespace.
+func (k *Kernel) Inside(f func() error) error { return k.inside(f) }
+
 // inside runs f on a thread that is in k's namespace.
 func (k *Kernel) inside(f func() error) error {
 	runtime.LockOSThread()

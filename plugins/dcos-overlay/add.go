@@ -64,6 +64,8 @@ func (c *call) attach(ctx context.Context) (_ types.Result, err error) {
 		return nil, err
 	}
 	defer links.Close()
+	// A report of the host's set-up goes on beside the container's.
+	defer c.host.Wait()
 	held, bridge, err := c.prepare(ctx, links)
 	if err != nil {
 		return nil, err
