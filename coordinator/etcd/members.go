@@ -22,6 +22,8 @@ const (
 // report is a member's answer to a probe.
 type report struct {
 	endpoint string
+	// asked is true of every report.
+	asked bool
 	// status is nil where there was no answer, or one that refuses to say.
 	status *clientv3.StatusResponse
 	// serves is whether the member answered and has a leader.
@@ -29,8 +31,50 @@ type report struct {
 }
 
 // attend keeps the client away from members that can't serve, until they can,
-// and the health up to date.
+// and the health up to date. Each member is asked by itself, so that one that
+// hangs keeps nobody from hearing of the others.
 func (s *Store) attend(ctx context.Context) {
+	type answer struct {
+		member int
+		report report
+	}
+	answers := make(chan answer)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i, e := range s.endpoints {
+		wg.Go(func() {
+			s.askAgain(ctx, e, func(r report) {
+				select {
+				case answers <- answer{i, r}:
+				case <-ctx.Done():
+				}
+			})
+		})
+	}
+	latest := make([]report, len(s.endpoints))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case a := <-answers:
+			latest[a.member] = a.report
+		}
+		if slices.ContainsFunc(latest, func(r report) bool { return !r.asked }) {
+			continue
+		}
+		led := s.health.learn(latest, s.log)
+		if s.server != nil {
+			continue
+		}
+		s.use(usable(latest), led)
+		s.trouble.clarify(ctx)
+	}
+}
+
+// askAgain asks the member at endpoint again and again until ctx ends.
+func (s *Store) askAgain(ctx context.Context, endpoint string, tell func(report)) {
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
 	for {
@@ -42,26 +86,34 @@ func (s *Store) attend(ctx context.Context) {
 		if s.stopped() {
 			return
 		}
-		reports := probe(ctx, s.Client, s.endpoints)
-		if ctx.Err() != nil {
-			return
+		if r := probe(ctx, s.Client, []string{endpoint}); ctx.Err() == nil {
+			tell(r[0])
 		}
-		led := s.health.learn(reports, s.log)
-		if s.server != nil {
-			continue
-		}
-		s.use(serving(reports), led)
-		s.trouble.clarify(ctx)
 	}
+}
+
+// usable are the endpoints of those that can serve; while there is none, of
+// those that answer, which will be the first to; else of all.
+func usable(reports []report) []string {
+	if out := serving(reports); len(out) > 0 {
+		return out
+	}
+	var answering, all []string
+	for _, r := range reports {
+		all = append(all, r.endpoint)
+		if r.status != nil {
+			answering = append(answering, r.endpoint)
+		}
+	}
+	if len(answering) > 0 {
+		return answering
+	}
+	return all
 }
 
 // use makes the client ask those members alone. What was asked before of others
 // is asked anew, and so is all when there is a new leader.
 func (s *Store) use(members []string, newLeader bool) {
-	if len(members) == 0 {
-		// Nobody knows then which one will be the first to come back.
-		members = s.endpoints
-	}
 	before := s.Client.Endpoints()
 	if !slices.Equal(members, before) {
 		s.Client.SetEndpoints(members...)
@@ -92,7 +144,7 @@ func probe(ctx context.Context, client *clientv3.Client, endpoints []string) []r
 	for i, e := range endpoints {
 		wg.Go(func() {
 			status, err := client.Status(ctx, e)
-			out[i] = report{endpoint: e, status: status}
+			out[i] = report{endpoint: e, asked: true, status: status}
 			if err != nil {
 				out[i].serves = ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded)
 				return

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
@@ -122,7 +123,16 @@ func TestNobodyServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if use := serving(probe(t.Context(), s.Client, []string{one, other})); len(use) != 0 {
+	reports := probe(t.Context(), s.Client, []string{one, other})
+	if use := serving(reports); len(use) != 0 {
 		t.Errorf("%v do not hang", use)
+	}
+	if use := usable(reports); !slices.Equal(use, []string{one, other}) {
+		t.Errorf("while nobody answers it uses %v", use)
+	}
+	// One without a leader.
+	reports[1].status = &clientv3.StatusResponse{}
+	if use := usable(reports); !slices.Equal(use, []string{other}) {
+		t.Errorf("while one answers, and can't serve, it uses %v", use)
 	}
 }
