@@ -26,7 +26,7 @@ func main() {
 
 // scale is how long and how often is measured.
 type scale struct {
-	rounds, slow, peers, chunks int
+	rounds, slow, crowd, peers, chunks int
 }
 
 func run(args []string, out, log io.Writer) error {
@@ -41,12 +41,12 @@ func run(args []string, out, log io.Writer) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	size := scale{rounds: 60, slow: 50, peers: 10_000, chunks: 2000}
+	size := scale{rounds: 60, slow: 50, crowd: 50, peers: 10_000, chunks: 2000}
 	if *quick {
-		size = scale{rounds: 20, slow: 5, peers: 10_000, chunks: 500}
+		size = scale{rounds: 20, slow: 5, crowd: 50, peers: 10_000, chunks: 500}
 	}
 	if *smoke {
-		size = scale{rounds: 3, slow: 3, peers: 500, chunks: 50}
+		size = scale{rounds: 3, slow: 3, crowd: 5, peers: 500, chunks: 50}
 	}
 	if *rounds > 0 {
 		size.rounds, size.slow = *rounds, *rounds
@@ -65,8 +65,11 @@ func run(args []string, out, log io.Writer) error {
 		if err := build(*bin); err != nil {
 			return err
 		}
-		if err := install(*bin, contest.FlannelProgram, flannels()); err != nil {
-			say(err.Error())
+		// The part has the program's name, and no other needs it.
+		if slices.Contains(names(parts), contest.FlannelProgram) {
+			if err := install(*bin, contest.FlannelProgram, flannels()); err != nil {
+				say(err.Error())
+			}
 		}
 	}
 	var rows []report.Row
@@ -74,7 +77,7 @@ func run(args []string, out, log io.Writer) error {
 		began := time.Now()
 		// A machine for each part: nothing of one is left in the next.
 		err := machine.Run(func(m *machine.Machine) error {
-			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Slow: size.slow, Peers: size.peers, Chunks: size.chunks, Log: say}
+			c := &contest.Contest{Machine: m, Bin: *bin, Rounds: size.rounds, Slow: size.slow, Crowd: size.crowd, Peers: size.peers, Chunks: size.chunks, Log: say}
 			more, err := p.Run(c)
 			rows = append(rows, more...)
 			return err

@@ -73,12 +73,9 @@ func compare(part, what string, all []*contender) func(verb string, of []stat.Sa
 	}
 }
 
-// crowd is how many containers start at once.
-const crowd = 50
-
 // Parallel measures many ADDs at once, from the first fork to the last end.
 func (c *Contest) Parallel() ([]report.Row, error) {
-	c.Log(fmt.Sprintf("%d ADDs at once", crowd))
+	c.Log(fmt.Sprintf("%d ADDs at once", c.Crowd))
 	ours, err := c.ours("crowd", "10.77.2.1")
 	if err != nil {
 		return nil, err
@@ -95,7 +92,7 @@ func (c *Contest) Parallel() ([]report.Row, error) {
 	dels := make([]stat.Sample, len(all))
 	var sides []func(int) (float64, error)
 	for i, by := range all {
-		boxes, err := c.boxes(by.host.Name, crowd)
+		boxes, err := c.boxes(by.host.Name, c.Crowd)
 		if err != nil {
 			return nil, err
 		}
@@ -114,7 +111,7 @@ func (c *Contest) Parallel() ([]report.Row, error) {
 		return nil, err
 	}
 	row := compare("parallel", "s, wall", all)
-	add, del := fmt.Sprintf("%d parallel ADD", crowd), fmt.Sprintf("%d parallel DEL", crowd)
+	add, del := fmt.Sprintf("%d parallel ADD", c.Crowd), fmt.Sprintf("%d parallel DEL", c.Crowd)
 	return []report.Row{row(add, adds, 1, 0.45), row(add, adds, 2, 0), row(del, dels, 1, 0), row(del, dels, 2, 0)}, nil
 }
 

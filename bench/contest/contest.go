@@ -27,6 +27,8 @@ type Contest struct {
 	// Rounds is how often each thing is measured that takes milliseconds, and
 	// Slow how often what takes longer.
 	Rounds, Slow int
+	// Crowd is how many containers start at once.
+	Crowd int
 	// Peers is how many other agents a host is told of.
 	Peers int
 	// Chunks are what one measurement of throughput sends, of 128 KiB each.
