@@ -46,6 +46,12 @@ func ownTwice(dir string) error {
 		return err
 	}
 	defer unix.Close(machine)
+	// This may be a chroot already.
+	home, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(home)
 	for root, at := range map[string]string{"/": chroot + place, chroot: place} {
 		err := errors.Join(os.Chdir(dir), unix.Chroot(root))
 		if err == nil {
@@ -64,8 +70,8 @@ func ownTwice(dir string) error {
 		if cwd, err := os.Readlink("/proc/thread-self/cwd"); err != nil || root == "/" && cwd != dir {
 			return fmt.Errorf("under %s: the working directory is %s, %w", root, cwd, err)
 		}
-		// This leaves the chroot, too, and the working directory.
-		if err := unix.Setns(machine, unix.CLONE_NEWNS); err != nil {
+		// This leaves every chroot, and the working directory.
+		if err := errors.Join(unix.Setns(machine, unix.CLONE_NEWNS), unix.Fchdir(home), unix.Chroot(".")); err != nil {
 			return err
 		}
 		outside, err := os.ReadFile("/proc/thread-self/mountinfo")
