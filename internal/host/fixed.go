@@ -78,11 +78,16 @@ func (h *Host) claimFixed(ctx context.Context, ip netip.Addr, overlay string, ow
 		return err
 	}
 	defer client.Close()
+	var held *agentstate.Held
 	for _, a := range fixed {
-		if _, err := h.ClaimFixed(ctx, client, ip, overlay, a, owner, labels); err != nil {
+		if held, err = h.ClaimFixed(ctx, client, ip, overlay, a, owner, labels); err != nil {
 			return err
 		}
 	}
+	if !h.Dir.CompanionRuns() {
+		h.Log.Warn("no companion runs here, so this agent counts as silent: others can take its fixed addresses over when static_takeover has passed", "overlay", overlay, "addresses", fixed)
+	}
+	h.alone(ctx, held, overlay)
 	k, err := kernel.Open()
 	if err != nil {
 		return err

@@ -97,6 +97,7 @@ func (h *Host) grow(ctx context.Context, old *agentstate.Held, overlay string, v
 		return nil, errors.New("the coordinator grants none: it may be of an older version")
 	}
 	h.Log.Info("one more subnet", "overlay", overlay, "subnets", held.Agent.Overlay(overlay).AllSubnets())
+	h.alone(ctx, held, overlay)
 	return held, h.openBridge(ctx, held, overlay)
 }
 
