@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,14 @@ func (c *Contest) Data() ([]report.Row, error) {
 			func(int) (float64, error) { return what(c, hand) },
 			func(int) (float64, error) { return what(c, masq) })
 	}
-	through, err := measure((*Contest).throughput)
+	// The processor time of what was sent is less moved by whatever else the
+	// machine does.
+	used := map[path]stat.Sample{}
+	through, err := measure(func(c *Contest, p path) (float64, error) {
+		rate, cost, err := c.throughput(p)
+		used[p] = append(used[p], cost)
+		return rate, err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +78,11 @@ func (c *Contest) Data() ([]report.Row, error) {
 		same.Against, same.Peer, same.Ratio, same.Goal = "the same, masquerading", s[2].Sum(), stat.Ratios(s[0], s[2]).Sum(), 0
 		return []report.Row{row, same}
 	}
-	return append(rows("TCP throughput", "Gbit/s", through, 0.98, true), rows("TCP round trip", "µs", trip, 1.02, false)...), nil
+	costs := []stat.Sample{used[ours], used[hand], used[masq]}
+	return slices.Concat(
+		rows("TCP throughput", "Gbit/s", through, 0.98, true),
+		rows("TCP processor time for a GB, both ends", "ms", costs, 0, false),
+		rows("TCP round trip", "µs", trip, 1.02, false)), nil
 }
 
 // connect makes a connection by p. Sockets are of the network in which they
@@ -130,10 +142,12 @@ func blocking(conn net.Conn) (*os.File, error) {
 
 // ends runs the two ends of a connection, each on a processor of its own if
 // there are two: where the kernel puts them would decide more than the path.
-func ends(from, to func() error) error {
+// It answers with the processor time of both, in which is that of the packets
+// that the kernel handles meanwhile.
+func ends(from, to func() error) (time.Duration, error) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		return fmt.Errorf("ask for the processors: %w", err)
+		return 0, fmt.Errorf("ask for the processors: %w", err)
 	}
 	var allowed []int
 	for i := range len(all) * 64 {
@@ -142,34 +156,46 @@ func ends(from, to func() error) error {
 		}
 	}
 	first, second := pinned(allowed[0], from), pinned(allowed[len(allowed)-1], to)
-	return errors.Join(<-first, <-second)
+	a, b := <-first, <-second
+	return a.spent + b.spent, errors.Join(a.err, b.err)
+}
+
+// ended is how an end of a connection ended, and its processor time.
+type ended struct {
+	spent time.Duration
+	err   error
 }
 
 // pinned runs f on one processor.
-func pinned(cpu int, f func() error) <-chan error {
-	done := make(chan error, 1)
+func pinned(cpu int, f func() error) <-chan ended {
+	done := make(chan ended, 1)
 	go func() {
 		// The thread is never unlocked, so that it ends with the goroutine.
 		runtime.LockOSThread()
 		var only unix.CPUSet
 		only.Set(cpu)
 		if err := unix.SchedSetaffinity(0, &only); err != nil {
-			done <- fmt.Errorf("stay on processor %d: %w", cpu, err)
+			done <- ended{err: fmt.Errorf("stay on processor %d: %w", cpu, err)}
 			return
 		}
-		done <- f()
+		var before, after unix.Rusage
+		err := errors.Join(unix.Getrusage(unix.RUSAGE_THREAD, &before), f(), unix.Getrusage(unix.RUSAGE_THREAD, &after))
+		done <- ended{spent(after) - spent(before), err}
 	}()
 	return done
 }
 
-// throughput is what arrives, in Gbit/s.
-func (c *Contest) throughput(p path) (float64, error) {
+func spent(u unix.Rusage) time.Duration { return time.Duration(u.Utime.Nano() + u.Stime.Nano()) }
+
+// throughput is what arrives, in Gbit/s, and the processor time of both ends
+// for it, in milliseconds for 1e9 bytes.
+func (c *Contest) throughput(p path) (rate, cost float64, err error) {
 	from, to, err := c.connect(p)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var took time.Duration
-	err = ends(func() error {
+	both, err := ends(func() error {
 		defer from.Close()
 		data := make([]byte, chunk)
 		for range warmStream + c.Chunks {
@@ -188,7 +214,7 @@ func (c *Contest) throughput(p path) (float64, error) {
 		took = time.Since(began)
 		return err
 	})
-	return float64(c.Chunks*chunk) * 8 / 1e9 / took.Seconds(), err
+	return float64(c.Chunks*chunk) * 8 / 1e9 / took.Seconds(), ms(both) * 1e9 / float64((warmStream+c.Chunks)*chunk), err
 }
 
 // take reads n bytes.
@@ -212,7 +238,7 @@ func (c *Contest) roundTrip(p path) (float64, error) {
 	}
 	const rounds = warmPings + pings
 	trips := make(stat.Sample, 0, rounds)
-	err = ends(func() error {
+	_, err = ends(func() error {
 		defer from.Close()
 		one := make([]byte, 1)
 		for range rounds {
