@@ -249,8 +249,8 @@ func (h *Host) devices(ctx context.Context, k *kernel.Kernel, held *agentstate.H
 const fewChanges = 4
 
 func peersText(s kernel.Stats) string {
-	if lines := s.Changes.Lines(); len(lines) <= fewChanges && s.Foreign == 0 {
-		return "peers: " + strings.Join(lines, "; ")
+	if s.Changes.Sets()+s.Changes.Deletes() <= fewChanges && s.Foreign == 0 {
+		return "peers: " + strings.Join(s.Changes.Lines(), "; ")
 	}
 	return fmt.Sprintf("peers: %d entries set, %d removed", s.Changes.Sets(), s.Changes.Deletes()+s.Foreign)
 }
