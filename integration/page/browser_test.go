@@ -15,10 +15,12 @@ import (
 	"github.com/chromedp/cdproto/security"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/dcos/dcos-overlay/integration/lab"
 )
 
 // patience bounds what a test waits for; a busy machine is slow.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // browser is one tab of a browser of its own.
 type browser struct {
@@ -41,7 +43,7 @@ func newBrowser(t *testing.T) *browser {
 		chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("hide-scrollbars", true),
-		chromedp.UserDataDir(t.TempDir()),
+		chromedp.UserDataDir(profile(t)),
 		chromedp.WSURLReadTimeout(patience),
 	)
 	t.Cleanup(cancel)
@@ -69,6 +71,23 @@ func newBrowser(t *testing.T) *browser {
 		}
 	}()
 	return b
+}
+
+// profile is a directory that the browser keeps its files in. Of a browser that
+// has ended some processes may still be writing for a moment.
+func profile(t *testing.T) string {
+	t.Helper()
+	dir, err := lab.TempDir()
+	check(t, err)
+	t.Cleanup(func() {
+		err := lab.Until(context.Background(), "the browser's files to be removed", func(context.Context) error {
+			return os.RemoveAll(dir)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func (b *browser) fault(text string) {

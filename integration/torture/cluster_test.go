@@ -31,7 +31,7 @@ const (
 	// quarantine is so short that what was released is soon leased again.
 	quarantine = 500 * time.Millisecond
 	// readyTimeout bounds a daemon's start on a busy machine.
-	readyTimeout = time.Minute
+	readyTimeout = 3 * time.Minute
 	configPath   = "/etc/dcos-overlay/master.json"
 )
 
