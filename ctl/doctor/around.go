@@ -184,10 +184,11 @@ func (d *Doctor) record(all api.AgentsResponse) {
 	}
 }
 
+// subnets are what a holds of each overlay, fixed addresses among it.
 func subnets(a lease.Agent) map[string][]netip.Prefix {
 	out := map[string][]netip.Prefix{}
 	for _, o := range a.Overlays {
-		out[o.Name] = o.AllSubnets()
+		out[o.Name] = o.Destinations()
 	}
 	return out
 }

@@ -187,6 +187,8 @@ func (d *Doctor) remedy(part host.Part, problem string) string {
 		return "end the other program, or remove its device; then " + startCompanion
 	case part == host.PartForwarding:
 		return d.repair() + "; look for who turns it off in /etc/sysctl.d"
+	case part == host.PartFixed && strings.Contains(problem, "does not hold"):
+		return "stop the container if the address is another agent's by now; else " + d.repair()
 	case part == host.PartRules:
 		return d.repair() + "; look for who changes iptables"
 	}

@@ -27,6 +27,7 @@ const (
 	PartBridge     Part = "bridge"
 	PartForwarding Part = "forwarding"
 	PartPeers      Part = "peers"
+	PartFixed      Part = "fixed addresses"
 	PartFilter     Part = "VXLAN filter"
 	PartRules      Part = "iptables"
 )
@@ -80,6 +81,9 @@ func (h *Host) Check(ctx context.Context, held *agentstate.Held, known Knowledge
 	forwarding, err := k.CheckForwarding(ctx, true, self.VTEP.IP6.IsValid())
 	add(Finding{Part: PartForwarding, Want: "packets are forwarded", Problems: forwarding, Err: err})
 	add(checkPeers(ctx, k, self.IP, known))
+	if self.Config.MesosBridge {
+		out.Findings = append(out.Findings, h.checkFixed(ctx, k, held)...)
+	}
 	filter, rules := h.checkFilter(self, known)
 	add(filter)
 	conf := firewall.ConfigOf(held.Network)

@@ -95,10 +95,6 @@ func (k *Kernel) CheckBridge(ctx context.Context, b dataplane.Bridge) (problems 
 
 // CheckForwarding says which of the sysctls that EnsureForwarding sets are off.
 func (k *Kernel) CheckForwarding(ctx context.Context, v4, v6 bool) (problems []string, err error) {
-	defer k.mu.Unlock()
-	if err := k.begin(ctx); err != nil {
-		return nil, err
-	}
 	var keys []string
 	if v4 {
 		keys = append(keys, forwarding4)
@@ -106,14 +102,28 @@ func (k *Kernel) CheckForwarding(ctx context.Context, v4, v6 bool) (problems []s
 	if v6 {
 		keys = append(keys, forwarding6)
 	}
+	return k.checkSysctls(ctx, "1", keys...)
+}
+
+// CheckNoRedirects says what EnsureNoRedirects would repair.
+func (k *Kernel) CheckNoRedirects(ctx context.Context, bridge string) (problems []string, err error) {
+	return k.checkSysctls(ctx, "0", sendRedirects(bridge), sendRedirects("all"))
+}
+
+// checkSysctls tells which of the sysctls with the paths keys are not want.
+func (k *Kernel) checkSysctls(ctx context.Context, want string, keys ...string) (problems []string, err error) {
+	defer k.mu.Unlock()
+	if err := k.begin(ctx); err != nil {
+		return nil, err
+	}
 	err = k.inside(func() error {
 		for _, key := range keys {
 			have, err := readSysctl(key)
 			if err != nil {
 				return err
 			}
-			if have != "1" {
-				problems = append(problems, fmt.Sprintf("%s is %s, not 1", sysctlName(key), have))
+			if have != want {
+				problems = append(problems, fmt.Sprintf("%s is %s, not %s", sysctlName(key), have, want))
 			}
 		}
 		return nil

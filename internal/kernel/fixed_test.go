@@ -64,6 +64,9 @@ func TestNoRedirects(t *testing.T) {
 	ensureBridge(t, k, sampleBridge())
 	command(t, "sysctl -w net.ipv4.conf.all.send_redirects=1 net.ipv4.conf.m-dcos.send_redirects=1")
 	other := command(t, "sysctl -n net.ipv4.conf.lo.send_redirects")
+	if problems, err := k.CheckNoRedirects(t.Context(), "m-dcos"); err != nil || len(problems) != 2 || problems[0] != "net.ipv4.conf.m-dcos.send_redirects is 1, not 0" {
+		t.Errorf("before, there is wrong: %q, %v", problems, err)
+	}
 	repairs, err := k.EnsureNoRedirects(t.Context(), "m-dcos")
 	if err != nil || len(repairs) != 2 {
 		t.Errorf("got %q, %v", repairs, err)
@@ -73,6 +76,9 @@ func TestNoRedirects(t *testing.T) {
 	}
 	if got := command(t, "sysctl -n net.ipv4.conf.lo.send_redirects"); got != other {
 		t.Errorf("another device has %q", got)
+	}
+	if problems, err := k.CheckNoRedirects(t.Context(), "m-dcos"); err != nil || len(problems) > 0 {
+		t.Errorf("after it there is wrong: %q, %v", problems, err)
 	}
 	if repairs, err := k.EnsureNoRedirects(t.Context(), "m-dcos"); err != nil || len(repairs) > 0 {
 		t.Errorf("a second time it repaired %q, %v", repairs, err)

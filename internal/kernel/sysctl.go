@@ -99,7 +99,7 @@ func (k *Kernel) EnsureNoRedirects(ctx context.Context, bridge string) (repairs 
 	}
 	err = k.inside(func() error {
 		for _, device := range []string{bridge, "all"} {
-			more, err := ensureSysctl("net/ipv4/conf/"+device+"/send_redirects", "0")
+			more, err := ensureSysctl(sendRedirects(device), "0")
 			repairs = append(repairs, more...)
 			if err != nil {
 				return err
@@ -109,6 +109,9 @@ func (k *Kernel) EnsureNoRedirects(ctx context.Context, bridge string) (repairs 
 	})
 	return repairs, err
 }
+
+// sendRedirects is the path of the sysctl of a device, or of all.
+func sendRedirects(device string) string { return "net/ipv4/conf/" + device + "/send_redirects" }
 
 // refuseRouterAdverts makes the host ignore router advertisements on a device
 // where only containers or other agents could send them.
