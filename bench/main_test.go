@@ -21,7 +21,7 @@ func TestSmoke(t *testing.T) {
 	}
 	for _, row := range []string{
 		"ADD, warm", "DEL, warm", "bare program", "bridge + host-local", "bridge + host-local, ipMasq", "5 parallel ADDs, wall", "5 parallel DELs, wall",
-		"first ADD on a host", "dcos-ipam ADD alone", "claims, 64 clients", "peers programmed", "peers looked at, unchanged", "flannel's CNI plugin", "ADD with a port mapping", "DEL with a port mapping", "TCP throughput", "TCP processor time for a GB", "TCP round trip", "the same, masquerading",
+		"first ADD on a host", "dcos-ipam ADD alone", "claims, 64 clients", "peers programmed", "peers looked at, unchanged", "flannel's CNI plugin", "ADD with a port mapping", "DEL with a port mapping", "ADD, warm, isolated, fixed range, further subnet", "ADD, with a fixed address", "plain overlay", "TCP throughput", "TCP processor time for a GB", "TCP round trip", "the same, masquerading",
 	} {
 		if !strings.Contains(out.String(), row) || !strings.Contains(string(text), row) {
 			t.Errorf("no row has %q:\n%s", row, &out)

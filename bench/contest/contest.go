@@ -37,6 +37,8 @@ type Contest struct {
 	Log func(string)
 
 	coordinator bool
+	// network is the coordinator's configuration, masterJSON if it is empty.
+	network string
 }
 
 // Part is one of the measurements, by the name that --only takes.
@@ -51,6 +53,7 @@ func Parts() []Part {
 		{"attach", (*Contest).Attach},
 		{"flannel", (*Contest).Flannel},
 		{"ports", (*Contest).Ports},
+		{"features", (*Contest).Features},
 		{"parallel", (*Contest).Parallel},
 		{"first", (*Contest).First},
 		{"ipam", (*Contest).IPAM},
@@ -91,8 +94,11 @@ func (c *Contest) coordinate() error {
 			return err
 		}
 	}
+	if c.network == "" {
+		c.network = masterJSON
+	}
 	conf := filepath.Join(m.Dir, "master.json")
-	if err := os.WriteFile(conf, []byte(masterJSON), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte(c.network), 0o600); err != nil {
 		return err
 	}
 	err := m.Start(m.Home, filepath.Join(c.Bin, "dcos-overlay-coordinator"), "--config", conf, "--data-dir", filepath.Join(m.Dir, "etcd"))
