@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -99,9 +101,65 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
+// killedAt is an ADD that is killed -9 before its n-th step of those named; it
+// tells whether it came so far.
+func (c cniCall) killedAt(t *testing.T, h *lab.Host, steps string, n int) bool {
+	t.Helper()
+	r := c.strace(t, h, "-o", "/dev/null", "-e", "trace="+steps, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", steps, n))
+	return r.Code != 0
+}
+
 // TestKilledAndNeverDeleted: when no DEL comes, the companion frees all once
-// the container is gone; a GC does at once.
+// the containers are gone.
 func TestKilledAndNeverDeleted(t *testing.T) {
+	t.Parallel()
+	s := newCNIScene(t)
+	ctx := t.Context()
+	h := s.A
+	c := cniCall{Verb: "ADD", Conf: netConf("dual", "1.1.0")}.with(map[string]any{"runtimeConfig": runtimePorts(31000)})
+	made := 0
+	another := func() cniCall {
+		c, id := c, fmt.Sprint("killed-", made)
+		made++
+		c.ID, c.Netns = id, newNetns(t, h, id)
+		return c
+	}
+	first := another()
+	first.ok(t, h)
+	first.verb("DEL").ok(t, h)
+	points := 0
+	// Every point is TestKilledAnywhere's to try: here some of before, between
+	// and after reservation, link and ports. The last ADD of each gets through.
+	for _, step := range []string{"renameat", "sendto", "execve"} {
+		for n := 1; another().killedAt(t, h, step, n) && points < 50; n += 3 {
+			points++
+		}
+	}
+	t.Logf("killed at %d points", points)
+	if left := nothingOf(t, h); points < 4 || points == 50 || left == "" {
+		t.Errorf("%d killed ADDs have left %q: are the steps still these?", points, left)
+	}
+	_, err := h.Run(ctx, "sh", "-ec", `ip netns list | cut -d" " -f1 | xargs -n 1 ip netns del`)
+	check(t, err)
+	conf := must[[]byte](t)(s.AgentJSON(map[string]any{"network_config": map[string]any{"docker_bridge": false}}))
+	companion := must[*lab.Process](t)(h.StartCompanion(ctx, conf, "--interval", "1s", "--leak-grace", "1s"))
+	err = lab.Until(ctx, "the companion to free all", func(context.Context) error {
+		if left := nothingOf(t, h); left != "" {
+			return errors.New(left)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("%v; the companion's log:\n%s", err, companion.Log())
+	}
+	// Nobody holds a lock.
+	again := another()
+	again.ok(t, h)
+	again.verb("DEL").ok(t, h)
+}
+
+// TestKilledAndCollected: a GC frees at once what killed ADDs have left.
+func TestKilledAndCollected(t *testing.T) {
 	t.Parallel()
 	s := newCNIScene(t)
 	ctx := t.Context()
@@ -111,12 +169,12 @@ func TestKilledAndNeverDeleted(t *testing.T) {
 	c.verb("DEL").ok(t, h)
 	gc := cniCall{Verb: "GC", Conf: netConf("dual", "1.1.0")}.with(map[string]any{"cni.dev/attachments": []any{}})
 	for n := 1; ; n++ {
-		r := c.strace(t, h, "-o", "/dev/null", "-e", "trace=sendto,execve", "-e", fmt.Sprintf("inject=sendto,execve:signal=KILL:when=%d", n))
+		killed := c.killedAt(t, h, "sendto,execve", n)
 		gc.ok(t, h)
 		if left := nothingOf(t, h); left != "" {
 			t.Fatalf("killed at %d, GC has left:\n%s", n, left)
 		}
-		if r.Code == 0 {
+		if !killed {
 			break
 		}
 	}
