@@ -45,6 +45,9 @@ const (
 type Store struct {
 	Client *clientv3.Client
 
+	// prober asks members how they are. Of a cluster it is a client of its own:
+	// to ask one of them reads, without a lock, what to choose members writes.
+	prober *clientv3.Client
 	// endpoints are the cluster's members; of the etcd in this process it is
 	// one that has no name.
 	endpoints []string
@@ -110,6 +113,7 @@ func start(ctx context.Context, dir string, quota int64) (*Store, error) {
 	select {
 	case <-server.Server.ReadyNotify():
 		s.Client = v3client.New(server.Server)
+		s.prober = s.Client
 		if err = s.slim(ctx); err == nil {
 			return s, nil
 		}
@@ -166,6 +170,11 @@ func (s *Store) Close() error {
 		// A client without connections says so by the context's error.
 		if err = s.Client.Close(); errors.Is(err, context.Canceled) {
 			err = nil
+		}
+	}
+	if s.prober != nil && s.prober != s.Client {
+		if proberErr := s.prober.Close(); !errors.Is(proberErr, context.Canceled) {
+			err = errors.Join(err, proberErr)
 		}
 	}
 	if s.server != nil {
@@ -233,5 +242,9 @@ func Dial(access Access) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(access.Endpoints, ","), err)
 	}
-	return &Store{Client: client, endpoints: access.Endpoints, trouble: c.trouble, news: c.news, left: make(chan struct{}, 1), log: logOf(access)}, nil
+	prober, err := clientv3.New(conf)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to etcd at %s: %w", strings.Join(access.Endpoints, ","), err), client.Close())
+	}
+	return &Store{Client: client, prober: prober, endpoints: access.Endpoints, trouble: c.trouble, news: c.news, left: make(chan struct{}, 1), log: logOf(access)}, nil
 }

@@ -86,7 +86,7 @@ func (s *Store) askAgain(ctx context.Context, endpoint string, tell func(report)
 		if s.stopped() {
 			return
 		}
-		if r := probe(ctx, s.Client, []string{endpoint}); ctx.Err() == nil {
+		if r := probe(ctx, s.prober, []string{endpoint}); ctx.Err() == nil {
 			tell(r[0])
 		}
 	}
