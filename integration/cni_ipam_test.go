@@ -132,8 +132,8 @@ func TestStatic(t *testing.T) {
 	}
 }
 
-// TestIPAMUnderOtherMainPlugins uses dcos-ipam under ptp and macvlan, through
-// libcni.
+// TestIPAMUnderOtherMainPlugins uses dcos-ipam under bridge, ptp and macvlan,
+// through libcni.
 func TestIPAMUnderOtherMainPlugins(t *testing.T) {
 	s := newCNIScene(t)
 	ctx := t.Context()
@@ -141,6 +141,7 @@ func TestIPAMUnderOtherMainPlugins(t *testing.T) {
 	_, err := h.Run(ctx, "sh", "-ec", "ip link add parent0 type bridge; ip link set parent0 up")
 	check(t, err)
 	for name, main := range map[string]string{
+		"bridge":  `"type": "bridge", "bridge": "br0", "isGateway": true`,
 		"ptp":     `"type": "ptp", "ipMasq": false`,
 		"macvlan": `"type": "macvlan", "master": "parent0"`,
 	} {
@@ -149,6 +150,8 @@ func TestIPAMUnderOtherMainPlugins(t *testing.T) {
 		if !c.IP4.IsValid() || !c.IP6.IsValid() || !strings.Contains(string(c.Result), `"dst": "10.0.0.0/8"`) || !strings.Contains(string(c.Result), "198.51.100.7") {
 			t.Errorf("%s: %s", name, c.Result)
 		}
+		_, err := h.Run(ctx, "env", "CNI_PATH="+plugins(t), "NETCONFPATH=/etc/cni/net.d", "cnitool", "check", "under-"+name, c.Netns)
+		check(t, err)
 		check(t, c.Delete(ctx))
 	}
 	if left := nothingOf(t, h); left != "" {
