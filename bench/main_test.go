@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -11,6 +12,7 @@ import (
 // What they say is not judged here.
 func TestSmoke(t *testing.T) {
 	docs := t.TempDir()
+	before := points()
 	var out, log bytes.Buffer
 	if err := run([]string{"-smoke", "-docs", docs}, &out, &log); err != nil {
 		t.Fatalf("%v\n%s", err, &log)
@@ -32,6 +34,21 @@ func TestSmoke(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if after := points(); !slices.Equal(after, before) {
+		t.Errorf("the machine had %q before, and has %q now", before, after)
+	}
+}
+
+// points are those of the directories that the bench mounts something on, in a
+// place of its own, which the machine has.
+func points() []string {
+	var there []string
+	for _, path := range []string{"/var/lib/cni", "/var/lib/dcos-overlay", "/etc/dcos-overlay"} {
+		if _, err := os.Stat(path); err == nil {
+			there = append(there, path)
+		}
+	}
+	return there
 }
 
 func TestOnly(t *testing.T) {

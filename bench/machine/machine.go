@@ -6,6 +6,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,7 +69,9 @@ func run(f func(*Machine) error) (err error) {
 	if err := mountns.Own(); err != nil {
 		return err
 	}
-	if err := mounts(dir); err != nil {
+	made, err := mounts(dir)
+	defer func() { err = errors.Join(err, removePoints(made)) }()
+	if err != nil {
 		return err
 	}
 	m := &Machine{Dir: dir}
@@ -85,26 +88,50 @@ func run(f func(*Machine) error) (err error) {
 }
 
 // mounts gives this thread files of its own where the programs keep theirs.
-// What is of one boot is in memory, what outlives one on the disk.
-func mounts(dir string) error {
-	for _, path := range []string{"/run", "/var/lib/cni"} {
-		if err := os.MkdirAll(path, 0o755); err != nil {
+// What is of one boot is in memory, what outlives one on the disk. The answer
+// is which directories it made on the machine for that, also when it fails.
+func mounts(dir string) (made []string, err error) {
+	point := func(path string) error {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		made = append(made, path)
+		return os.MkdirAll(path, 0o755)
+	}
+	for _, path := range []string{"/run", "/var/lib/cni"} {
+		if err := point(path); err != nil {
+			return made, err
+		}
 		if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
-			return fmt.Errorf("mount on %s: %w", path, err)
+			return made, fmt.Errorf("mount on %s: %w", path, err)
 		}
 	}
 	for _, path := range []string{"/var/lib/dcos-overlay", "/etc/dcos-overlay"} {
 		own := filepath.Join(dir, filepath.Base(filepath.Dir(path)))
-		if err := errors.Join(os.MkdirAll(own, 0o755), os.MkdirAll(path, 0o755)); err != nil {
-			return err
+		if err := errors.Join(os.MkdirAll(own, 0o755), point(path)); err != nil {
+			return made, err
 		}
 		if err := unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mount on %s: %w", path, err)
+			return made, fmt.Errorf("mount on %s: %w", path, err)
 		}
 	}
-	return os.Mkdir(netnsDir, 0o755)
+	return made, os.Mkdir(netnsDir, 0o755)
+}
+
+// removePoints takes the mounts from the directories that mounts made, and
+// removes those that nobody has put anything into meanwhile.
+func removePoints(made []string) error {
+	var errs []error
+	for _, path := range made {
+		// Where the making failed, nothing is mounted.
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", path, err))
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Add makes a network namespace with its loopback device up.
