@@ -25,6 +25,8 @@ mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(COMPONENT) $(REPO_U
 	awk '$1 == "Debian" && $2 == "Debian" && $3 == "main" { print $4; exit }')
 [ -n "$mirror" ] || die "apt has no source for Debian main"
 
+# What a run that was killed has left: nobody else is here, by the lock.
+rm -rf "$cache"/podman.*
 # apt drops root's rights to download, so the directory is for all to read.
 work=$(mktemp -d "$cache/podman.XXXXXX")
 chmod 755 "$work"
