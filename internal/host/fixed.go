@@ -220,12 +220,7 @@ func (h *Host) fixed(ctx context.Context, k *kernel.Kernel, held *agentstate.Hel
 			continue
 		}
 		here, err := h.FixedHere(ctx, info)
-		var want []netip.Addr
-		for _, e := range here {
-			if o.Fixed(e.Addr, e.Owner.ContainerID, e.Owner.IfName) {
-				want = append(want, e.Addr)
-			}
-		}
+		want, _ := compareFixed(o, here)
 		slices.SortFunc(want, netip.Addr.Compare)
 		if err == nil {
 			err = done.Note(KindSysctl)(k.EnsureNoRedirects(ctx, info.MesosBridge()))
