@@ -132,14 +132,17 @@ func measured(etcd *clientv3.Client, h http.Handler) http.Handler {
 	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if rest, ok := strings.CutPrefix(r.URL.Path, api.PathAgents+"/"); ok {
-			ip, _, _ := strings.Cut(rest, "/")
-			r.RemoteAddr = net.JoinHostPort(ip, "1")
+	mux.Handle("/", h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rest, ok := strings.CutPrefix(r.URL.Path, api.PathAgents+"/")
+		if !ok {
+			mux.ServeHTTP(w, r)
+			return
 		}
+		ip, _, _ := strings.Cut(rest, "/")
+		r.RemoteAddr = net.JoinHostPort(ip, "1")
 		h.ServeHTTP(w, r)
 	})
-	return mux
 }
 
 func answer(w http.ResponseWriter, v any) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/dcos/dcos-overlay/internal/api"
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
@@ -23,6 +25,9 @@ const (
 	// minMTU is IPv4's least (RFC 791), maxMTU the longest packet.
 	minMTU = 68
 	maxMTU = 65535
+	// newCmps, newOps and newUnits are what the claim of a new agent compares,
+	// writes and takes, with one overlay of one family.
+	newCmps, newOps, newUnits = 8, 4, 2
 )
 
 // Claim leases to the agent at ip what it asks for and does not hold yet, in
@@ -117,8 +122,11 @@ func (c *claim) plan() error {
 		return errNoNetwork()
 	}
 	c.p.read = keyAgent(c.ip)
+	// What most claims are: an agent's first.
+	c.p.cmps, c.p.ops = make([]condition, 0, newCmps), make([]clientv3.Op, 0, newOps)
+	c.p.holds, c.taken = make([]hold, 0, newUnits), make([]unit, 0, newUnits)
 	c.p.unchanged(keyNetwork, c.baseRev)
-	c.p.unchanged(keyAgent(c.ip), c.agentRev(c.ip))
+	c.p.unchanged(c.p.read, c.agentRev(c.ip))
 	id := c.ids[c.req.ID]
 	c.p.unchanged(keyID(c.req.ID), id.rev)
 	if err := c.identify(id); err != nil {

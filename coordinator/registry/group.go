@@ -161,8 +161,7 @@ type together struct {
 // assemble drafts the plans of members and puts together those that fit; the
 // rest is for the next group.
 func (r *Registry) assemble(members []*member) (t *together, rest []*member) {
-	// A claim of a new agent has 8 comparisons, and writes 4 keys.
-	t = &together{cmps: make(map[string]int64, 8*len(members)), written: make(map[string]bool, 4*len(members))}
+	t = &together{cmps: make(map[string]int64, newCmps*len(members)), written: make(map[string]bool, newOps*len(members))}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer func() { t.expect(r.idx) }()
@@ -246,7 +245,7 @@ func (t *together) add(m *member, p *plan) {
 
 // whole is the plan of all members.
 func (t *together) whole() *plan {
-	p := &plan{read: t.plans[0].read, ops: make([]clientv3.Op, 0, t.ops)}
+	p := &plan{read: t.plans[0].read, cmps: make([]condition, 0, len(t.cmps)), ops: make([]clientv3.Op, 0, t.ops)}
 	for key, rev := range t.cmps {
 		p.cmps = append(p.cmps, condition{key: key, rev: rev})
 	}

@@ -189,6 +189,19 @@ func decode[T any](kv keyValue) (T, error) {
 	return v, nil
 }
 
+// decodeIP is decode for what putIP writes, less the way through reflection
+// where the value is written as putIP does.
+func decodeIP(kv keyValue) (netip.Addr, error) {
+	text, opened := bytes.CutPrefix(kv.value, []byte{'"'})
+	text, closed := bytes.CutSuffix(text, []byte{'"'})
+	if opened && closed {
+		if ip, err := netip.ParseAddr(string(text)); err == nil {
+			return ip, nil
+		}
+	}
+	return decode[netip.Addr](kv)
+}
+
 func (x *index) applyNetwork(kv keyValue) (*api.Event, error) {
 	n, err := decode[network.Network](kv)
 	if err != nil {
@@ -278,7 +291,7 @@ func (x *index) entry(ip netip.Addr, kv keyValue) (*agentEntry, error) {
 }
 
 func (x *index) applyID(id string, kv keyValue) error {
-	ip, err := decode[netip.Addr](kv)
+	ip, err := decodeIP(kv)
 	if err != nil {
 		return err
 	}
@@ -352,33 +365,33 @@ func (x *index) applyDeleted(name string, kv keyValue) error {
 }
 
 func (x *index) applyUsed(vtep bool, rest string, kv keyValue) error {
-	u, ok := parseUnit(vtep, rest)
+	pool, prefix, ok := parseUnit(vtep, rest)
 	if !ok {
 		return fmt.Errorf("etcd key %s: not an address or subnet", kv.key)
 	}
 	if kv.value == nil {
-		x.pool(u.pool).Unuse(u.prefix)
+		x.pool(pool).Unuse(prefix)
 	} else {
-		x.pool(u.pool).Use(u.prefix)
+		x.pool(pool).Use(prefix)
 	}
 	return nil
 }
 
 func (x *index) applyReleased(vtep bool, rest string, kv keyValue) error {
-	u, ok := parseUnit(vtep, rest)
+	pool, prefix, ok := parseUnit(vtep, rest)
 	if !ok {
 		return fmt.Errorf("etcd key %s: not an address or subnet", kv.key)
 	}
 	if kv.value == nil {
 		delete(x.released, kv.key)
-		x.pool(u.pool).Unrelease(u.prefix)
+		x.pool(pool).Unrelease(prefix)
 		return nil
 	}
 	// A value that can't be read rests since the beginning of time: the key
 	// still counts for the comparison of whoever takes the unit.
 	x.released[kv.key] = kv.rev
 	r, err := decode[storedTime](kv)
-	x.pool(u.pool).Release(u.prefix, r.Since)
+	x.pool(pool).Release(prefix, r.Since)
 	return err
 }
 

@@ -99,33 +99,33 @@ func (u unit) String() string {
 }
 
 func vtepUnit(ip netip.Addr) unit {
+	text := ip.String()
 	return unit{
 		pool:    poolID{v6: ip.Is6()},
 		prefix:  netip.PrefixFrom(ip, ip.BitLen()),
-		key:     dirVTEPs + ip.String(),
-		restKey: dirReleasedVTEPs + ip.String(),
+		key:     dirVTEPs + text,
+		restKey: dirReleasedVTEPs + text,
 	}
 }
 
 func subnetUnit(overlay string, p netip.Prefix) unit {
+	text := p.String()
 	return unit{
 		pool:    poolID{overlay: overlay, v6: p.Addr().Is6()},
 		prefix:  p,
-		key:     dirSubnetsOf(overlay) + p.String(),
-		restKey: dirReleasedSubnets + overlay + "/" + p.String(),
+		key:     dirSubnetsOf(overlay) + text,
+		restKey: dirReleasedSubnets + overlay + "/" + text,
 	}
 }
 
-// parseUnit reads what follows vteps/, subnets/ or the like in a key.
-func parseUnit(vtep bool, rest string) (unit, bool) {
+// parseUnit reads what follows vteps/, subnets/ or the like in a key: a pool,
+// and which unit of it.
+func parseUnit(vtep bool, rest string) (pool poolID, prefix netip.Prefix, ok bool) {
 	if vtep {
 		ip, err := netip.ParseAddr(rest)
-		return vtepUnit(ip), err == nil
+		return poolID{v6: ip.Is6()}, netip.PrefixFrom(ip, ip.BitLen()), err == nil
 	}
-	overlay, cidr, ok := strings.Cut(rest, "/")
-	if !ok {
-		return unit{}, false
-	}
+	overlay, cidr, _ := strings.Cut(rest, "/")
 	p, err := netip.ParsePrefix(cidr)
-	return subnetUnit(overlay, p), err == nil && overlay != ""
+	return poolID{overlay: overlay, v6: p.Addr().Is6()}, p, err == nil && overlay != ""
 }

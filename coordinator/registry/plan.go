@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/dcos/dcos-overlay/coordinator/allocator"
@@ -51,15 +52,21 @@ type condition struct {
 }
 
 func (c condition) cmp() clientv3.Cmp {
+	if !c.quiet && !c.below {
+		// What follows is clientv3.Compare of the key's revision, less the
+		// copy that it makes of each comparison: a group of claims has hundreds.
+		var out clientv3.Cmp
+		cmp := out.GetCompare()
+		cmp.Key, cmp.Target, cmp.Result = []byte(c.key), etcdserverpb.Compare_MOD, etcdserverpb.Compare_EQUAL
+		cmp.TargetUnion = &etcdserverpb.Compare_ModRevision{ModRevision: c.rev}
+		return out
+	}
 	if c.quiet {
 		return clientv3.Compare(clientv3.ModRevision(c.key), "<", c.rev+1).WithPrefix()
 	}
-	if c.below {
-		// Etcd compares a range key by key, and one without keys as a key
-		// that was never created.
-		return clientv3.Compare(clientv3.CreateRevision(c.key), "=", 0).WithPrefix()
-	}
-	return clientv3.Compare(clientv3.ModRevision(c.key), "=", c.rev)
+	// Etcd compares a range key by key, and one without keys as a key that was
+	// never created.
+	return clientv3.Compare(clientv3.CreateRevision(c.key), "=", 0).WithPrefix()
 }
 
 // shareable tells whether all that p depends on are single keys.
@@ -95,9 +102,9 @@ func (p *plan) put(key string, value any, opts ...clientv3.OpOption) []byte {
 // putIP writes ip, as put would: most of what a claim writes are addresses,
 // and for these the way through reflection is long.
 func (p *plan) putIP(key string, ip netip.Addr) {
-	text := `"` + ip.String() + `"`
+	text := append(ip.AppendTo([]byte{'"'}), '"')
 	p.size += len(key) + len(text)
-	p.ops = append(p.ops, clientv3.OpPut(key, text))
+	p.ops = append(p.ops, clientv3.OpPut(key, string(text)))
 }
 
 func (p *plan) remove(key string) { p.ops = append(p.ops, clientv3.OpDelete(key)) }
