@@ -86,7 +86,9 @@ func (c *Contest) coordinate() error {
 	}
 	m := c.Machine
 	for _, args := range []string{
-		"ip link add underlay type bridge",
+		// With an address of its own: it would else take the least of its
+		// ports', and change it under hosts that know the old one.
+		"ip link add underlay address 02:00:00:00:00:01 type bridge",
 		"ip addr add " + underlay + "/16 dev underlay",
 		"ip link set underlay up",
 	} {

@@ -63,7 +63,11 @@ func (h *Host) becomeOutside() error {
 		return err
 	}
 	defer links.Close()
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeLink}}
+	// Without an address of its own a bridge takes the least of its ports', so
+	// that a host that comes or goes cuts off the others from the outside until
+	// their neighbour entries are old enough to be asked about.
+	attrs := netlink.LinkAttrs{Name: bridgeLink, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
 	if err := links.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("making the underlay's bridge: %w", err)
 	}
