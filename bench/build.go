@@ -20,6 +20,7 @@ func programs() map[string]string {
 		"dcos-ipam":                own + "plugins/dcos-ipam",
 		"dcos-overlay-call":        own + "plugins/dcos-overlay-call",
 		"dcos-overlay-coordinator": own + "coordinator",
+		"dcos-overlay-companion":   own + "companion",
 		"bench-coordinator":        own + "bench/coordinator",
 		"floor":                    own + "bench/floor",
 		"bridge":                   stock + "main/bridge",

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/dcos/dcos-overlay/bench/machine"
 )
@@ -18,14 +19,17 @@ type path struct {
 	addr     netip.Addr
 }
 
-// overlayPath is between two agents.
+// pathTimeout bounds how long two agents may take to know of each other.
+const pathTimeout = 10 * time.Second
+
+// overlayPath is between two agents, with a companion each: its rules are
+// those that a host has in use.
 func (c *Contest) overlayPath() (path, error) {
 	if err := c.coordinate(); err != nil {
 		return path{}, err
 	}
-	var boxes []*machine.Place
+	var hosts, boxes []*machine.Place
 	var addrs []netip.Addr
-	var hosts []*machine.Place
 	for i, name := range []string{"left", "right"} {
 		host, err := c.host(name, fmt.Sprintf("10.77.10.%d", i+1))
 		if err != nil {
@@ -50,20 +54,30 @@ func (c *Contest) overlayPath() (path, error) {
 		if err != nil {
 			return path{}, err
 		}
+		if err := c.Machine.Start(host, filepath.Join(c.Bin, "dcos-overlay-companion"), "--agent-config", agent); err != nil {
+			return path{}, err
+		}
 		hosts, boxes, addrs = append(hosts, host), append(boxes, box), append(addrs, addr)
 	}
-	// The left host was there first and has no companion to tell it of the
-	// right one, so it is made anew as a first container would.
-	if err := os.RemoveAll(filepath.Join(c.Machine.Dir, "left", "run", "ready")); err != nil {
-		return path{}, err
+	for i, host := range hosts {
+		if err := c.companionKnows(host, addrs[1-i]); err != nil {
+			return path{}, err
+		}
 	}
-	warm, err := c.Machine.Add("left-again")
-	if err != nil {
-		return path{}, err
+	return path{boxes[0], boxes[1], addrs[1]}, nil
+}
+
+// companionKnows waits until host's companion has set up what leads to another
+// agent's container, and drops VXLAN from whoever is no agent.
+func (c *Contest) companionKnows(host *machine.Place, other netip.Addr) error {
+	deadline := time.Now().Add(pathTimeout)
+	for {
+		err := c.Machine.Command(host, "sh", "-ec", fmt.Sprintf("ip route get %s | grep -q vtep1024; iptables -w -S DCOS-OVERLAY-INPUT", other))
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	agent := filepath.Join(c.Machine.Dir, "left.json")
-	_, err = c.add(&contender{bin: "dcos-overlay", conf: overlayConf(map[string]any{"agentConfig": agent}), host: hosts[0]}, warm)
-	return path{boxes[0], boxes[1], addrs[1]}, err
 }
 
 // address is the container's in a plugin's result.

@@ -32,7 +32,7 @@ func (m *Machine) Command(p *Place, args ...string) error {
 // goes to a file in Dir.
 func (m *Machine) Start(p *Place, args ...string) error {
 	return m.In(p, func() error {
-		log, err := os.Create(filepath.Join(m.Dir, filepath.Base(args[0])+".log"))
+		log, err := os.Create(filepath.Join(m.Dir, p.Name+"-"+filepath.Base(args[0])+".log"))
 		if err != nil {
 			return err
 		}
