@@ -260,13 +260,11 @@ func (d *Doctor) dockerBridge(n docker.Network) {
 func (d *Doctor) neighbourTables() {
 	peers := len(d.known.Agents) - 1
 	for _, family := range []string{"ipv4", "ipv6"} {
-		path := "/proc/sys/net/" + family + "/neigh/default/gc_thresh3"
-		text, err := os.ReadFile(path)
+		limit, err := number("/proc/sys/net/" + family + "/neigh/default/gc_thresh3")
 		if errors.Is(err, os.ErrNotExist) {
 			continue // only the first network namespace has it
 		}
-		limit, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
-		if err := errors.Join(err, convErr); err != nil {
+		if err != nil {
 			d.tell(Warn, "neighbour table", err.Error(), "run doctor as root")
 			continue
 		}
@@ -275,4 +273,41 @@ func (d *Doctor) neighbourTables() {
 				fmt.Sprintf("sysctl -w net.%s.neigh.default.gc_thresh3=%d", family, 2*peers))
 		}
 	}
+}
+
+// trackedConnections warns before the kernel's table of connections is full:
+// it drops the first packet of every new one then, whoever's it is.
+func (d *Doctor) trackedConnections() {
+	const dir = "/proc/sys/net/netfilter/nf_conntrack_"
+	count, countErr := number(dir + "count")
+	limit, limitErr := number(dir + "max")
+	switch err := errors.Join(countErr, limitErr); {
+	case errors.Is(err, os.ErrNotExist): // nothing is tracked yet
+	case err != nil:
+		d.tell(Warn, trackingName, err.Error(), "run doctor as root")
+	default:
+		d.tell(tracking(count, limit))
+	}
+}
+
+const trackingName = "connection tracking"
+
+// tracking is the line of a host that tracks count connections of at most
+// limit; 0 is no limit. A connection between containers of two hosts counts
+// three times on each, for VXLAN's own packets are tracked, too, each way.
+func tracking(count, limit int) (level Level, name, text, remedy string) {
+	text = fmt.Sprintf("%d of %d connections", count, limit)
+	if limit == 0 || count <= limit/4*3 {
+		return OK, trackingName, text, ""
+	}
+	return Warn, trackingName, text + ": when it is full, the kernel drops every new one", fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d", 2*limit)
+}
+
+// number reads a file that holds one.
+func number(path string) (int, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }

@@ -84,6 +84,7 @@ func (d *Doctor) Run(ctx context.Context) {
 	d.firewalls(ctx)
 	d.docker(ctx, checked.MTU)
 	d.neighbourTables()
+	d.trackedConnections()
 	d.ping(ctx, checked)
 }
 

@@ -193,3 +193,23 @@ func TestPresent(t *testing.T) {
 		}
 	}
 }
+
+// TestTracking: what is near its limit is told while something can be done.
+func TestTracking(t *testing.T) {
+	for _, c := range []struct {
+		count, limit int
+		level        Level
+		remedy       string
+	}{
+		{0, 262144, OK, ""},
+		{196608, 262144, OK, ""},
+		{196609, 262144, Warn, "sysctl -w net.netfilter.nf_conntrack_max=524288"},
+		{262144, 262144, Warn, "sysctl -w net.netfilter.nf_conntrack_max=524288"},
+		{1000, 0, OK, ""},
+	} {
+		level, _, text, remedy := tracking(c.count, c.limit)
+		if level != c.level || remedy != c.remedy || !strings.Contains(text, fmt.Sprint(c.count)) {
+			t.Errorf("%d of %d: %v, %q, %q", c.count, c.limit, level, text, remedy)
+		}
+	}
+}
