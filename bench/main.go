@@ -57,7 +57,7 @@ func run(args []string, out, log io.Writer) error {
 	}
 	say := func(what string) { fmt.Fprintln(log, "bench:", what) }
 	if *bin == "" {
-		if *bin, err = os.MkdirTemp("", "dcos-overlay-bench-bin-"); err != nil {
+		if *bin, err = machine.TempDir(); err != nil {
 			return err
 		}
 		defer os.RemoveAll(*bin)

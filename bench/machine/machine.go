@@ -11,15 +11,22 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/dcos/dcos-overlay/internal/mountns"
+	"github.com/dcos/dcos-overlay/internal/tempdir"
 )
 
 const (
+	// dirPrefix begins the names of the benchmark's directories.
+	dirPrefix = "dcos-overlay-bench-"
+	// pointsFile is the list of the directories that the machine was given to
+	// mount on, in Machine.Dir.
+	pointsFile = "points"
 	// netnsDir is where iproute2 and runtimes keep handles of namespaces.
 	netnsDir = "/run/netns"
 	// endTimeout bounds how long a program may take that is told to end.
@@ -45,8 +52,13 @@ type Place struct {
 	ns netns.NsHandle
 }
 
+// TempDir makes a directory for the programs that a machine runs. The next Run
+// removes it if the process that made it ends before it has.
+func TempDir() (string, error) { return tempdir.Make(dirPrefix) }
+
 // Run makes a machine and runs f on it. Whatever the machine changes in /run,
-// /var/lib and /etc/dcos-overlay, nobody else sees.
+// /var/lib and /etc/dcos-overlay, nobody else sees. First it removes what was
+// left by processes that were killed.
 func Run(f func(*Machine) error) error {
 	done := make(chan error)
 	go func() {
@@ -58,7 +70,10 @@ func Run(f func(*Machine) error) error {
 }
 
 func run(f func(*Machine) error) (err error) {
-	dir, err := os.MkdirTemp("", "dcos-overlay-bench-")
+	if err := removeStale(); err != nil {
+		return fmt.Errorf("remove what a killed benchmark has left: %w", err)
+	}
+	dir, err := TempDir()
 	if err != nil {
 		return err
 	}
@@ -96,6 +111,11 @@ func mounts(dir string) (made []string, err error) {
 			return err
 		}
 		made = append(made, path)
+		// Noted first: who is killed in between leaves no more than is noted.
+		err := os.WriteFile(filepath.Join(dir, pointsFile), []byte(strings.Join(made, "\n")), 0o644)
+		if err != nil {
+			return err
+		}
 		return os.MkdirAll(path, 0o755)
 	}
 	for _, path := range []string{"/run", "/var/lib/cni"} {
@@ -130,6 +150,29 @@ func removePoints(made []string) error {
 		if err := os.Remove(path); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeStale removes what is left of machines whose process is gone. Their
+// mounts and namespaces ended with it.
+func removeStale() error {
+	dirs, err := tempdir.AllStale(dirPrefix)
+	errs := []error{err}
+	for _, dir := range dirs {
+		// A directory of programs has no such file.
+		points, err := os.ReadFile(filepath.Join(dir, pointsFile))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, path := range strings.Fields(string(points)) {
+			// Somebody may have put something there since, or mounted on it.
+			err := os.Remove(path)
+			if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }

@@ -17,10 +17,20 @@ import (
 // runTimeout bounds a program that is measured.
 const runTimeout = time.Minute
 
+// program is one that ends when the machine does, however that ends, and leaves
+// nothing in a directory other than the machine's.
+func (m *Machine) program(args []string) *exec.Cmd {
+	c := exec.Command(args[0], args[1:]...)
+	c.Env = append(os.Environ(), "TMPDIR="+m.Dir)
+	// Death is the thread's that starts it, which is the machine's.
+	c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	return c
+}
+
 // Command runs a program in p to its end; an error has what it said.
 func (m *Machine) Command(p *Place, args ...string) error {
 	return m.In(p, func() error {
-		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		out, err := m.program(args).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 		}
@@ -37,7 +47,7 @@ func (m *Machine) Start(p *Place, args ...string) error {
 			return err
 		}
 		defer log.Close()
-		c := exec.Command(args[0], args[1:]...)
+		c := m.program(args)
 		c.Stdout, c.Stderr = log, log
 		if err := c.Start(); err != nil {
 			return err

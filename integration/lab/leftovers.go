@@ -12,56 +12,20 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dcos/dcos-overlay/internal/tempdir"
 )
 
-// dirPrefix begins the name of a lab's directory and of its cgroups. The
-// owner's process number and start time follow, so that a lab whose owner is
-// gone is known by its name alone, and never mistaken for one being made.
+// dirPrefix begins the name of a lab's directory and of its cgroups, which tells
+// whether its owner is gone.
 const dirPrefix = "dcos-overlay-lab-"
 
 // TempDir makes a directory for a lab, or for the programs that it runs. The
 // next lab removes it if the process that made it ends before it has.
-func TempDir() (string, error) {
-	started, err := startTime(os.Getpid())
-	if err != nil {
-		return "", err
-	}
-	temp, err := filepath.EvalSymlinks(os.TempDir())
-	if err != nil {
-		return "", err
-	}
-	return os.MkdirTemp(temp, fmt.Sprintf("%s%d-%s-", dirPrefix, os.Getpid(), started))
-}
+func TempDir() (string, error) { return tempdir.Make(dirPrefix) }
 
 // stale tells whether name is that of a lab whose owner is gone.
-func stale(name string) bool {
-	rest, ok := strings.CutPrefix(name, dirPrefix)
-	parts := strings.Split(rest, "-")
-	if !ok || len(parts) != 3 {
-		return false
-	}
-	pid, err := strconv.Atoi(parts[0])
-	if err != nil {
-		return false
-	}
-	started, err := startTime(pid)
-	return errors.Is(err, fs.ErrNotExist) || err == nil && started != parts[1]
-}
-
-// startTime is when a process started, in clock ticks since boot.
-func startTime(pid int) (string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return "", err
-	}
-	// proc_pid_stat(5): field 22; the name, field 2, ends with the last
-	// parenthesis and may hold anything.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 20 {
-		return "", fmt.Errorf("reading /proc/%d/stat: %d fields after the name", pid, len(fields))
-	}
-	return fields[19], nil
-}
+func stale(name string) bool { return tempdir.Stale(dirPrefix, name) }
 
 // removeStale removes what is left of labs whose owner is gone. Their
 // processes, mounts and networks end with the owner.
@@ -273,7 +237,7 @@ func ofThisProcess(pid int) bool {
 // startedAfter tells whether a process started later than a clock tick, or is
 // gone.
 func startedAfter(pid int, tick int64) bool {
-	text, err := startTime(pid)
+	text, err := tempdir.StartTime(pid)
 	if err != nil {
 		return true
 	}
