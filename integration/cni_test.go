@@ -72,6 +72,7 @@ type cniCall struct {
 // answer is what a plugin has printed.
 type answer struct {
 	stdout []byte
+	stderr string
 	// failure is nil when the plugin succeeded.
 	failure *types.Error
 }
@@ -107,7 +108,7 @@ func (c cniCall) run(t *testing.T, h *lab.Host) answer {
 	}
 	stdin := must[[]byte](t)(json.Marshal(c.Conf))
 	r := must[lab.Result](t)(h.Exec(t.Context(), lab.Command{Args: append(c.Under, filepath.Join(dir, c.Plugin)), Env: env, Stdin: stdin}))
-	a := answer{stdout: []byte(r.Stdout)}
+	a := answer{stdout: []byte(r.Stdout), stderr: r.Stderr}
 	switch {
 	case r.Code == 0:
 	case r.Code > 1:

@@ -80,7 +80,7 @@ func TestStatus(t *testing.T) {
 }
 
 // TestStatusWithoutIPv6: a kernel with IPv6 off is played by an empty
-// /proc/net, for the plugin alone.
+// /proc/sys/net/ipv6, for the plugin alone.
 func TestStatusWithoutIPv6(t *testing.T) {
 	s := newCNIScene(t)
 	h := s.A
@@ -88,7 +88,7 @@ func TestStatusWithoutIPv6(t *testing.T) {
 		c := cniCall{Verb: "ADD", ID: overlay, Netns: newNetns(t, h, overlay), Conf: netConf(overlay, "1.1.0")}
 		c.ok(t, h)
 		status := c.verb("STATUS")
-		status.Under = []string{"unshare", "--mount", "sh", "-ec", `mount -t tmpfs none /proc/$$/net; exec "$0"`}
+		status.Under = []string{"unshare", "--mount", "sh", "-ec", `mount -t tmpfs none /proc/sys/net/ipv6; exec "$0"`}
 		if want == "" {
 			status.ok(t, h)
 		} else {

@@ -194,10 +194,9 @@ func subnets(a lease.Agent) map[string][]netip.Prefix {
 }
 
 // firewalls looks at how the host's own rules treat the overlays' packets.
-func (d *Doctor) firewalls(ctx context.Context) {
+func (d *Doctor) firewalls(ctx context.Context, conf firewall.Config) {
 	f := firewall.New()
 	underlay6 := d.held.Agent.IP.Is6()
-	conf := firewall.ConfigOf(d.held.Network)
 	for _, v6 := range []bool{false, true} {
 		sources := conf.Sources4
 		if v6 {

@@ -6,8 +6,11 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -74,6 +77,9 @@ type Doctor struct {
 
 // Run looks at everything.
 func (d *Doctor) Run(ctx context.Context) {
+	if id := os.Geteuid(); id != 0 {
+		d.tell(Warn, "user", fmt.Sprintf("doctor runs as user %d, who may look at a part only: what fails below may be right", id), "run doctor as root: sudo dcos-overlayctl doctor")
+	}
 	d.lease()
 	d.companion(ctx)
 	d.coordinators(ctx)
@@ -81,7 +87,7 @@ func (d *Doctor) Run(ctx context.Context) {
 		return // without lease there is nothing to compare with
 	}
 	checked := d.kernel(ctx)
-	d.firewalls(ctx)
+	d.firewalls(ctx, checked.Rules)
 	d.docker(ctx, checked.MTU)
 	d.neighbourTables()
 	d.trackedConnections()
@@ -116,6 +122,9 @@ func (d *Doctor) lease() {
 	dir := d.Host.Dir
 	held, err := dir.Held()
 	switch {
+	case errors.Is(err, fs.ErrPermission):
+		d.tell(Fail, name, err.Error(), "run doctor as root")
+		return
 	case err != nil:
 		d.tell(Fail, name, err.Error(), "remove the file; the companion, or the next container, claims the same lease again")
 		return
@@ -184,6 +193,8 @@ func (d *Doctor) kernel(ctx context.Context) host.Checked {
 // remedy is what to do about a problem of one part.
 func (d *Doctor) remedy(part host.Part, problem string) string {
 	switch {
+	case part == host.PartIPv6:
+		return "do as it says; what has IPv4 alone works without"
 	case strings.Contains(problem, "is taken by"):
 		return "end the other program, or remove its device; then " + startCompanion
 	case part == host.PartForwarding:

@@ -146,6 +146,17 @@ func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(strings.TrimSpace(s), func(r rune) bool { return r == '\n' }), "; ")
 }
 
+// Lacks fails, with ErrNotFound in the chain, where the host has no iptables
+// programs of the address family.
+func (f *Firewall) Lacks(v6 bool) error {
+	fam := families[0]
+	if v6 {
+		fam = families[1]
+	}
+	_, err := f.find(fam.program + "-restore")
+	return err
+}
+
 // find returns the path of a program.
 func (f *Firewall) find(name string) (string, error) {
 	for _, dir := range append(filepath.SplitList(f.Path), systemDirs[:]...) {

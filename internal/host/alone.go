@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
-	"github.com/dcos/dcos-overlay/internal/firewall"
+	"github.com/dcos/dcos-overlay/internal/kernel"
 )
 
 // alone brings the rules up to the network that a coordinator has just told
@@ -16,7 +16,15 @@ func (h *Host) alone(ctx context.Context, held *agentstate.Held, overlay string)
 	if h.Dir.CompanionRuns() || !h.Dir.Ready(overlay) {
 		return
 	}
-	done := Outcome{Rules: firewall.ConfigOf(held.Network)}
+	k, err := kernel.Open()
+	if err != nil {
+		h.Log.Warn("the firewall is not as the coordinator's network asks for", "error", err)
+		return
+	}
+	defer k.Close()
+	held, _, _ = h.feasible(k, held, Knowledge{})
+	rules, _ := h.rulesOf(held)
+	done := Outcome{Rules: rules}
 	if err := applyRules(ctx, &done); err != nil {
 		h.Log.Warn("the firewall is not as the coordinator's network asks for", "error", err)
 	}

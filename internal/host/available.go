@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 
 	"github.com/dcos/dcos-overlay/internal/agentstate"
+	"github.com/dcos/dcos-overlay/internal/firewall"
 	"github.com/dcos/dcos-overlay/internal/ipam"
+	"github.com/dcos/dcos-overlay/internal/kernel"
 	"github.com/dcos/dcos-overlay/internal/lease"
+	"github.com/dcos/dcos-overlay/internal/network"
 )
-
-// if6Path is there when the kernel does IPv6 (proc(5)).
-const if6Path = "/proc/net/if_inet6"
 
 // Available fails with the reason why there is no address of the overlay to be
 // had for a container on this host. more says that it would be reserved with
@@ -22,7 +20,11 @@ const if6Path = "/proc/net/if_inet6"
 // Available changes nothing.
 func (h *Host) Available(ctx context.Context, overlay string, more bool) error {
 	held, err := h.Dir.Held()
-	if pool, ok := h.Pool(held, overlay); err == nil && ok && !held.Drains(overlay) {
+	if _, ok := h.Pool(held, overlay); err == nil && ok && !held.Drains(overlay) {
+		pool, err := h.Offered(held, overlay)
+		if err != nil {
+			return err
+		}
 		return h.free(ctx, held, pool, more)
 	}
 	// A lease that can't be read is claimed anew.
@@ -49,8 +51,24 @@ func (h *Host) free(ctx context.Context, held *agentstate.Held, pool ipam.Pool, 
 			return err
 		}
 	}
-	if _, err := os.Stat(if6Path); len(pool.V6) > 0 && errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the overlay has IPv6 addresses (%v), and this host's kernel has IPv6 off: boot it without ipv6.disable=1, or set network_config.enable_ipv6 to false", pool.V6[0])
+	if len(pool.V6) == 0 {
+		return nil
+	}
+	return h.can6(pool.V6[0])
+}
+
+// can6 fails where this host can't have an overlay whose addresses are of p.
+func (h *Host) can6(p netip.Prefix) error {
+	k, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	if err = k.IPv6(network.VTEPName); err == nil {
+		err = firewall.New().Lacks(true)
+	}
+	if err != nil {
+		return needs6(p, err)
 	}
 	return nil
 }
@@ -80,6 +98,9 @@ func (h *Host) claimable(ctx context.Context, held *agentstate.Held, overlay str
 	}
 	if !o.IsEnabled() {
 		return errors.New("this agent has no lease of it, and a claim would fail: the overlay is disabled")
+	}
+	if o.Subnet6.IsValid() && h.Conf.Network.EnableIPv6 {
+		return h.can6(o.Subnet6)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ type Part string
 
 // The parts of a host, in the order in which Check looks at them.
 const (
+	PartIPv6       Part = "IPv6"
 	PartUnderlay   Part = "underlay"
 	PartVTEP       Part = "VTEP"
 	PartBridge     Part = "bridge"
@@ -55,6 +57,8 @@ type Checked struct {
 	// MTU is that of containers, and VTEPMTU that of the VTEP, in bytes; 0
 	// without Underlay.
 	MTU, VTEPMTU int
+	// Rules are those that there should be.
+	Rules firewall.Config
 }
 
 // Check compares this host's kernel with what Program would bring it to, and
@@ -66,9 +70,16 @@ func (h *Host) Check(ctx context.Context, held *agentstate.Held, known Knowledge
 		return Checked{}, err
 	}
 	defer k.Close()
-	self := &held.Agent
 	out := Checked{}
 	add := func(f Finding) { out.Findings = append(out.Findings, f) }
+	held, known, lacking := h.feasible(k, held, known)
+	self := &held.Agent
+	rules, unruled := h.rulesOf(held)
+	for _, lacking := range []map[string]error{lacking, unruled} {
+		for _, overlay := range slices.Sorted(maps.Keys(lacking)) {
+			add(Finding{Part: PartIPv6, Problems: []string{fmt.Sprintf("overlay %s: %v", overlay, lacking[overlay])}})
+		}
+	}
 	underlay, err := k.Underlay(self.IP)
 	if err != nil {
 		add(Finding{Part: PartUnderlay, Err: err})
@@ -84,12 +95,12 @@ func (h *Host) Check(ctx context.Context, held *agentstate.Held, known Knowledge
 	if self.Config.MesosBridge {
 		out.Findings = append(out.Findings, h.checkFixed(ctx, k, held)...)
 	}
-	filter, rules := h.checkFilter(self, known)
+	filter, filterRule := h.checkFilter(self, known)
 	add(filter)
-	conf := firewall.ConfigOf(held.Network)
-	conf.Filter = rules
+	rules.Filter = filterRule
+	out.Rules = rules
 	f := firewall.New()
-	problems, err := f.Check(ctx, conf)
+	problems, err := f.Check(ctx, rules)
 	add(Finding{Part: PartRules, Want: "chains, their rules and the jumps to them", Problems: problems, Warnings: f.Warnings(ctx), Err: err})
 	return out, nil
 }

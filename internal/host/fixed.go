@@ -19,15 +19,15 @@ import (
 // fixed address is free: without it the companion tells it later.
 const releaseTimeout = 2 * time.Second
 
-// poolFor is Pool, with the ranges of fixed addresses where the container asks
-// for one of them.
-func (h *Host) poolFor(held *agentstate.Held, overlay string, home *ipam.Home) ipam.Pool {
-	pool, _ := h.Pool(held, overlay)
+// poolFor is Offered, with the ranges of fixed addresses where the container
+// asks for one of them.
+func (h *Host) poolFor(held *agentstate.Held, overlay string, home *ipam.Home) (ipam.Pool, error) {
+	pool, err := h.Offered(held, overlay)
 	if home != nil && home.Fixed && held != nil {
 		o, _ := held.Network.Overlay(overlay)
 		pool.Fixed = o.Statics()
 	}
-	return pool
+	return pool, err
 }
 
 // Wish is what a container asks for.

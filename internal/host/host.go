@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dcos/dcos-overlay/internal/agentconf"
 	"github.com/dcos/dcos-overlay/internal/agentstate"
 	"github.com/dcos/dcos-overlay/internal/api"
@@ -180,8 +182,15 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 		return done, err
 	}
 	defer k.Close()
+	held, known, lacking := h.feasible(k, held, known)
 	self := &held.Agent
-	done.Rules = firewall.ConfigOf(held.Network)
+	rules, unruled := h.rulesOf(held)
+	done.Rules = rules
+	for _, lacking := range []map[string]error{unruled, lacking} {
+		for overlay, err := range lacking {
+			done.fail(overlay, err)
+		}
+	}
 	// Before the way to a new peer, which may be sending already.
 	done.Rules.Filter = h.filter(ctx, self.IP, known, &done)
 	ruled := h.rules(ctx, k, &done)
@@ -192,11 +201,13 @@ func (h *Host) Program(ctx context.Context, held *agentstate.Held, known Knowled
 		sync = k.SyncPeers
 	}
 	stats, peersErr := sync(ctx, network.VTEPName, dataplane.PeersOf(self.IP, known.Agents))
+	if devicesErr != nil && (errors.Is(peersErr, kernel.ErrNoDevice) || errors.Is(peersErr, unix.ENETDOWN)) {
+		// That there is no VTEP, or that it is down, is said already, and what
+		// it took of the peers it loses again.
+		stats, peersErr = kernel.Stats{}, nil
+	}
 	if stats.Changed() {
 		done.Repairs = append(done.Repairs, Repair{KindPeers, peersText(stats)})
-	}
-	if devicesErr != nil && errors.Is(peersErr, kernel.ErrNoDevice) {
-		peersErr = nil // that there is no VTEP is said already
 	}
 	h.ports(ctx, k, held, &done)
 	h.fixed(ctx, k, held, &done)

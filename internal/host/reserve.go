@@ -21,7 +21,10 @@ import (
 // on with that.
 func (h *Host) Reserve(ctx context.Context, held *agentstate.Held, overlay string, owner ipam.Owner, home *ipam.Home, requested []netip.Addr) ([]ipam.Address, error) {
 	for {
-		pool := h.poolFor(held, overlay, home)
+		pool, err := h.poolFor(held, overlay, home)
+		if err != nil {
+			return nil, err
+		}
 		addrs, err := pool.Reserve(ctx, owner, home, requested)
 		var full *ipam.ExhaustedError
 		if errors.As(err, &full) {
@@ -40,7 +43,7 @@ func (h *Host) Reserve(ctx context.Context, held *agentstate.Held, overlay strin
 		// we had read the lease.
 		now, err := h.Dir.Held()
 		if err == nil {
-			if pool := h.poolFor(now, overlay, home); all(addrs, pool.Contains) {
+			if pool, err := h.poolFor(now, overlay, home); err == nil && all(addrs, pool.Contains) {
 				return addrs, nil
 			}
 		}

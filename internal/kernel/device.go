@@ -155,7 +155,7 @@ func (k *Kernel) addAddr(link netlink.Link, p netip.Prefix) error {
 	case err == nil, errors.Is(err, unix.EEXIST):
 		return nil
 	case p.Addr().Is6() && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP)):
-		return fmt.Errorf("add address %s to %s: %w: IPv6 is off: sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0, or set enable_ipv6 to false", p, name, err)
+		return fmt.Errorf("add address %s to %s: %w: %w: %s, or set network_config.enable_ipv6 to false", p, name, err, ErrIPv6Off, turnIPv6On)
 	}
 	return fmt.Errorf("add address %s to %s: %w", p, name, err)
 }

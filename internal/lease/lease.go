@@ -220,3 +220,17 @@ func (a *Agent) Clone() *Agent {
 	}
 	return &c
 }
+
+// WithoutIPv6 is a copy of a less all that is of IPv6 in its overlays and its
+// VTEP; overlays of which nothing is left are left out.
+func (a *Agent) WithoutIPv6() *Agent {
+	c := a.Clone()
+	c.VTEP.IP6 = netip.Prefix{}
+	for i := range c.Overlays {
+		o := &c.Overlays[i]
+		o.Subnets6 = nil
+		o.Addresses = slices.DeleteFunc(o.Addresses, func(a Address) bool { return a.IP.Is6() })
+	}
+	c.Overlays = slices.DeleteFunc(c.Overlays, func(o Overlay) bool { return len(o.Subnets)+len(o.Addresses) == 0 })
+	return c
+}

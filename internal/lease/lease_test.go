@@ -39,3 +39,24 @@ func TestSides(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutIPv6(t *testing.T) {
+	v4, v6 := netip.MustParsePrefix("9.0.1.0/24"), netip.MustParsePrefix("fd01:b::/80")
+	a := Agent{
+		VTEP: VTEP{IP: v4, IP6: v6},
+		Overlays: []Overlay{
+			{Name: "four", Subnets: []netip.Prefix{v4}},
+			{Name: "six", Subnets6: []netip.Prefix{v6}},
+			{Name: "dual", Subnets: []netip.Prefix{v4}, Subnets6: []netip.Prefix{v6}, Addresses: []Address{{IP: v4.Addr()}, {IP: v6.Addr()}}},
+		},
+	}
+	was := fmt.Sprint(a)
+	got := fmt.Sprint(a.WithoutIPv6().Overlays, a.WithoutIPv6().VTEP.IP6)
+	want := fmt.Sprint([]Overlay{a.Overlays[0], {Name: "dual", Subnets: []netip.Prefix{v4}, Addresses: []Address{{IP: v4.Addr()}}}}, netip.Prefix{})
+	if got != want {
+		t.Errorf("it is %s, want %s", got, want)
+	}
+	if now := fmt.Sprint(a); now != was {
+		t.Errorf("the original was %s and is %s", was, now)
+	}
+}

@@ -150,6 +150,20 @@ func (n Network) Spaces(v6 bool) []netip.Prefix {
 	return out
 }
 
+// WithoutIPv6 is a copy of n less all that is of IPv6; overlays of which nothing
+// is left are left out.
+func (n Network) WithoutIPv6() Network {
+	overlays := n.Overlays
+	n.VTEPSubnet6, n.Overlays = netip.Prefix{}, nil
+	for _, o := range overlays {
+		o.Subnet6, o.Prefix6, o.DockerPrefix6, o.StaticSubnet6 = netip.Prefix{}, 0, 0, netip.Prefix{}
+		if o.Subnet.IsValid() {
+			n.Overlays = append(n.Overlays, o)
+		}
+	}
+	return n
+}
+
 // Split cuts an agent's subnet in two: the last part of the length dockerBits
 // for the Docker bridge, the rest, as the fewest prefixes, largest first, for
 // the Mesos bridge. dockerBits is longer than p; 0 means halves.

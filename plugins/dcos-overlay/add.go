@@ -135,7 +135,10 @@ func (c *call) noBridge() error {
 // reserve gets the container's addresses. What it did when it fails is undone.
 func (c *call) reserve(ctx context.Context, held *agentstate.Held, home *ipam.Home) (grant, error) {
 	if c.foreign() {
-		pool, _ := c.host.Pool(held, c.conf.Overlay)
+		pool, err := c.host.Offered(held, c.conf.Overlay)
+		if err != nil {
+			return grant{}, err
+		}
 		return c.foreignAdd(ctx, pool, home)
 	}
 	wish := host.Wish{Addresses: c.conf.Addresses, Labels: c.conf.Labels}
