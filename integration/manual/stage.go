@@ -66,6 +66,9 @@ type Stage struct {
 	hosts map[string]*lab.Host
 }
 
+// goPlaces are where Go keeps its settings, and what it has got and built.
+var goPlaces = []string{"GOENV", "GOMODCACHE", "GOCACHE", "GOPATH"}
+
 // settled is by when hosts have heard of each other, on a busy machine.
 const settled = 2 * time.Minute
 
@@ -139,10 +142,14 @@ func placeNames() (out []string) {
 // run runs a block's text as a reader's shell does, but ends at the first
 // command that fails. It returns what that printed.
 func (s *Stage) run(ctx context.Context, h *lab.Host, dir, text string) (string, error) {
+	env, err := environment(ctx, s.Bin)
+	if err != nil {
+		return "", err
+	}
 	r, err := h.Exec(ctx, lab.Command{
 		Args:  []string{"bash", "-e", "-o", "pipefail", "-s"},
 		Dir:   dir,
-		Env:   environment(s.Bin),
+		Env:   env,
 		Stdin: []byte(text),
 	})
 	if err == nil && r.Code != 0 {
@@ -151,20 +158,30 @@ func (s *Stage) run(ctx context.Context, h *lab.Host, dir, text string) (string,
 	return r.Stdout + r.Stderr, err
 }
 
-// environment is a login shell's, with Go as the test has it. PROGRAMS is for
-// what a test plays before the manual, not for the manual.
-func environment(bin string) []string {
+// environment is a login shell's, with Go as the test has it, and with what that
+// has built and got already, wherever it is. PROGRAMS is for what a test plays
+// before the manual, not for the manual.
+func environment(ctx context.Context, bin string) ([]string, error) {
 	path := shimDir + ":/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	if goTool, err := exec.LookPath("go"); err == nil {
-		path += ":" + filepath.Dir(goTool)
-	}
-	env := []string{"PATH=" + path, "HOME=/root", "LANG=C.UTF-8", "USER=root", "PROGRAMS=" + bin}
+	env := []string{"HOME=/root", "LANG=C.UTF-8", "USER=root", "PROGRAMS=" + bin}
 	for _, e := range os.Environ() {
 		if strings.HasPrefix(e, "GO") {
 			env = append(env, e)
 		}
 	}
-	return env
+	if goTool, err := exec.LookPath("go"); err == nil {
+		path += ":" + filepath.Dir(goTool)
+		// The defaults follow from HOME, which may be another one here.
+		out, err := exec.CommandContext(ctx, goTool, append([]string{"env"}, goPlaces...)...).Output()
+		places := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+		if err != nil || len(places) != len(goPlaces) {
+			return nil, fmt.Errorf("asking go env for %v: it says %q: %w", goPlaces, out, err)
+		}
+		for i, name := range goPlaces {
+			env = append(env, name+"="+places[i])
+		}
+	}
+	return append(env, "PATH="+path), nil
 }
 
 // enter makes a host of the cast, if it is not there yet.
