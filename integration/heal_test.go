@@ -374,6 +374,9 @@ func (h *healing) faults() []fault {
 	peer := h.pairs[0][1].IP4
 	subnet := netip.PrefixFrom(peer, 24).Masked()
 	find := fmt.Sprintf(`via=$(ip route show %s | grep -oE 'via [0-9.]+' | cut -d' ' -f2); mac=$(ip neigh show $via dev vtep1024 | grep -oE 'lladdr [0-9a-f:]+' | cut -d' ' -f2);`, subnet)
+	// Of IPv4 an Engine before 28 has made the policy DROP itself, a later one
+	// has found packets forwarded already and left it.
+	policy := must[string](h.T)(h.A.Run(h.Context(), "sh", "-ec", `iptables-save -t filter | sed -n 's/^:FORWARD \([A-Z]*\) .*/\1/p'`))
 	return []fault{
 		{name: "VTEP deleted", do: h.run(`ip link del vtep1024`)},
 		{name: "VTEP's MAC changed", do: h.run(`ip link set vtep1024 address 02:00:00:00:00:07`)},
@@ -391,7 +394,7 @@ func (h *healing) faults() []fault {
 		{name: "a container's link taken off m-dcos", do: h.run(`for link in $(ip -o link show master m-dcos | grep -oE 'dov[0-9a-f]+'); do ip link set $link nomaster; done`)},
 		{name: "iptables -F", do: h.run(`iptables -w -F; ip6tables -w -F`), after: rulesBack},
 		{name: "iptables -t nat -F", do: h.run(`iptables -w -t nat -F; ip6tables -w -t nat -F`), after: rulesBack, flows: h.masqueraded},
-		{name: "iptables -P FORWARD DROP", do: h.run(`iptables -w -P FORWARD DROP; ip6tables -w -P FORWARD DROP`), after: h.run(`ip6tables -w -P FORWARD ACCEPT`)},
+		{name: "iptables -P FORWARD DROP", do: h.run(`iptables -w -P FORWARD DROP; ip6tables -w -P FORWARD DROP`), after: h.run(`ip6tables -w -P FORWARD ACCEPT; iptables -w -P FORWARD ` + policy)},
 		{name: "all chains of ours deleted", do: h.run(`
 			for t in iptables ip6tables; do for table in filter nat; do
 				$t-save -t $table | grep -v DCOS-OVERLAY | $t-restore -T $table

@@ -165,7 +165,11 @@ func testWrongAndUnused(t *testing.T, e *engine) {
 	n.MTU = 1400
 	e.ensure(n, "Docker network dcos had option com.docker.network.driver.mtu 1420 instead of 1400")
 	n.V6 = netip.MustParsePrefix("fd01:c::1:8000:0:0/81")
-	e.ensure(n, "Docker network dcos had subnet 9.0.2.128/25 instead of 9.0.2.128/25 and fd01:c::1:8000:0:0/81, IPv6 off instead of on")
+	mode := ""
+	if e.modern() {
+		mode = "option com.docker.network.bridge.gateway_mode_ipv6 none instead of nat-unprotected, "
+	}
+	e.ensure(n, "Docker network dcos had subnet 9.0.2.128/25 instead of 9.0.2.128/25 and fd01:c::1:8000:0:0/81, "+mode+"IPv6 off instead of on")
 	e.ensure(net4(), "Docker network dcos had subnet 9.0.2.128/25 and fd01:c::1:8000:0:0/81 instead of 9.0.1.128/25, "+
 		"option com.docker.network.driver.mtu 1400 instead of 1420, IPv6 on instead of off")
 	e.remove("dcos")
@@ -231,8 +235,13 @@ func testNotOurs(t *testing.T, e *engine) {
 
 func testInTheWay(t *testing.T, e *engine) {
 	remove := e.foreign("web", "br-web", "9.0.1.0/24")
-	err := e.fails(net4(), "creating Docker network dcos (9.0.1.128/25, bridge d-dcos): Error response from daemon: "+
-		"Pool overlaps with other one on this address space: Docker network web has subnet 9.0.1.0/24: remove or change it")
+	_, err := e.Ensure(context.Background(), net4())
+	// An Engine from 28 on says "invalid pool request" in between.
+	const begin, end = "creating Docker network dcos (9.0.1.128/25, bridge d-dcos): Error response from daemon: ",
+		"Pool overlaps with other one on this address space: Docker network web has subnet 9.0.1.0/24: remove or change it"
+	if err == nil || !strings.HasPrefix(err.Error(), begin) || !strings.HasSuffix(err.Error(), end) {
+		t.Errorf("the error is %v", err)
+	}
 	if errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v is ErrUnavailable", err)
 	}

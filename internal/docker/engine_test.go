@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 
 	"github.com/dcos/dcos-overlay/integration/lab"
 )
@@ -70,6 +72,23 @@ func startEngine(t *testing.T, args ...string) *engine {
 		}
 	})
 	return e
+}
+
+// modern tells whether the Engine is one of those that newBridges is about.
+func (e *engine) modern() bool {
+	e.t.Helper()
+	v, err := e.client.ServerVersion(e.t.Context(), client.ServerVersionOptions{})
+	must(e.t, err)
+	return versions.GreaterThanOrEqualTo(v.APIVersion, newBridges)
+}
+
+// nftables tells whether the Engine has its rules in nftables, as those from 29
+// on can.
+func (e *engine) nftables() bool {
+	e.t.Helper()
+	r, err := e.client.Info(e.t.Context(), client.InfoOptions{})
+	must(e.t, err)
+	return r.Info.FirewallBackend != nil && strings.HasPrefix(r.Info.FirewallBackend.Driver, "nftables")
 }
 
 // start starts the Engine and waits until it answers.

@@ -3,6 +3,7 @@ package docker
 import (
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,9 +85,11 @@ func TestTraffic(t *testing.T) {
 	}
 	apply()
 	e.start()
-	repairs := apply()
-	const want = "iptables filter: the jump to DCOS-OVERLAY-FORWARD was in FORWARD and belongs in DOCKER-USER"
-	if len(repairs) != 1 || repairs[0] != want {
+	want := []string{"iptables filter: the jump to DCOS-OVERLAY-FORWARD was in FORWARD and belongs in DOCKER-USER"}
+	if e.nftables() {
+		want = nil // such an Engine has no DOCKER-USER
+	}
+	if repairs := apply(); !slices.Equal(repairs, want) {
 		t.Errorf("repairs are %q, want %q", repairs, want)
 	}
 	e.end(box)
