@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -64,6 +65,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := cmd.ExecuteContext(ctx); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: run it as root", err)
+		}
 		fmt.Fprintln(os.Stderr, "dcos-overlay-companion:", err)
 		os.Exit(1)
 	}
@@ -115,7 +119,7 @@ func serve(ctx context.Context, o options, h *host.Host, engine *docker.Engine, 
 	}
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
-		return fmt.Errorf("serve this host's status: %w", err)
+		return fmt.Errorf("serve this host's status: %w: end what has the port (ss -ltnp), or give --listen another", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	follower, changes := peers.New(log), watch.New(log)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -132,6 +133,9 @@ func (s *session) config() (agentconf.Config, error) {
 	}
 	conf, err := agentconf.Load(s.agentConfig)
 	if err != nil && (len(said) == 0 || s.agentConfig != "") {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: run it as root, or give --coordinator", err)
+		}
 		return conf, usageError{err}
 	}
 	if len(said) > 0 {

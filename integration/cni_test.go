@@ -434,10 +434,11 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	}{
 		"ranges":                   {change: map[string]any{"ipam": map[string]any{"type": "dcos-ipam", "ranges": []any{}}}, code: 7, says: []string{"ipam.ranges", "leased"}},
 		"subnet":                   {change: map[string]any{"ipam": map[string]any{"type": "dcos-ipam", "subnet": "10.0.0.0/24"}}, code: 7, says: []string{"ipam.subnet"}},
+		"a list":                   {change: map[string]any{"plugins": []any{netConf("dcos", "")}}, code: 7, says: []string{"plugins", "cnitool"}},
 		"version":                  {change: map[string]any{"cniVersion": "9.9.9"}, code: 1},
 		"no portmap":               {change: map[string]any{"runtimeConfig": map[string]any{"portMappings": port}}, path: "/nowhere:/opt/none", code: 106, says: []string{"portmap", "/nowhere:/opt/none", "mapPorts"}},
 		"no IPAM plugin":           {change: map[string]any{"ipam": map[string]any{"type": "nosuch"}}, code: 7, says: []string{"nosuch", "CNI_PATH", "dcos-ipam"}},
-		"no namespace":             {netns: "/run/netns/none", code: 8, says: []string{"/run/netns/none"}},
+		"no namespace":             {netns: "/run/netns/none", code: 8, says: []string{"/run/netns/none", "the runtime"}},
 		"no namespace, but a file": {netns: "/etc/hostname", code: 8, says: []string{"/etc/hostname"}},
 		"the host's own":           {netns: "/proc/1/ns/net", code: 8, says: []string{"the host's own"}},
 		"a disabled one":           {change: map[string]any{"name": "off"}, code: 102, says: []string{"off"}},

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -109,4 +110,59 @@ func TestHostsUnlikeOthers(t *testing.T) {
 	}
 	_, err := s.A.Run(ctx, "nsenter", "--net=/run/netns/dual", "ping", "-c1", "-W5", r.IPs[1].Gateway.String())
 	check(t, err)
+}
+
+// TestReadOnlyDirectories: what can't be kept is told with the remedy, before
+// and after a claim, and by the companion once and not with each pass.
+func TestReadOnlyDirectories(t *testing.T) {
+	t.Parallel()
+	s := newCNIScene(t)
+	h := s.A
+	ctx := t.Context()
+	mount := func(option, dir string) {
+		t.Helper()
+		_, err := h.Run(ctx, "sh", "-ec", `mkdir -p "$1"; mountpoint -q "$1" || mount --bind "$1" "$1"; mount -o "remount,bind,$0" "$1"`, option, dir)
+		check(t, err)
+	}
+	const state, run, remedy = "/var/lib/dcos-overlay", "/run/dcos-overlay", "read-only file system: make that file system writable"
+	on := func(overlay string) cniCall {
+		return cniCall{Verb: "ADD", ID: overlay, Netns: "/run/netns/" + overlay, Conf: netConf(overlay, "1.1.0")}
+	}
+	for _, overlay := range []string{"dcos", "dual"} {
+		newNetns(t, h, overlay)
+	}
+	conf := map[string]any{"cni_data_dir": run + "/networks", "network_config": map[string]any{"docker_bridge": false}}
+	configure(t, s, h, conf)
+	mount("ro", state)
+	on("dcos").verb("STATUS").fails(t, h, types.ErrPluginNotAvailable, state, remedy)
+	on("dcos").fails(t, h, types.ErrIOFailure, state+"/agent-id", remedy)
+	mount("rw", state)
+	on("dcos").verb("STATUS").ok(t, h)
+	on("dcos").ok(t, h)
+
+	mount("ro", state)
+	on("dual").fails(t, h, types.ErrIOFailure, state+"/lease.json", remedy)
+	on("dcos").verb("DEL").ok(t, h)
+	on("dcos").ok(t, h)
+	p := must[*lab.Process](t)(h.StartCompanion(ctx, must[[]byte](t)(s.AgentJSON(conf)), "--interval", "1s"))
+	s.Companions[h.Name] = p
+	untilHost(t, h, "some passes", regexp.MustCompile(`(?m)^dcos_overlay_companion_passes_total ([5-9]|\d\d)`).MatchString, "curl -fsS http://127.0.0.1:64002/metrics")
+	const told = "the lease is not brought up to date"
+	if n := strings.Count(p.Log(), told); n != 1 {
+		t.Errorf("the companion tells %d times that %s:\n%s", n, told, p.Log())
+	}
+	check(t, p.Stop(ctx))
+	_, err := h.Run(ctx, "umount", state)
+	check(t, err)
+
+	mount("ro", run)
+	on("dcos").verb("STATUS").fails(t, h, types.ErrPluginNotAvailable, run, remedy)
+	on("dual").fails(t, h, types.ErrIOFailure, run, remedy)
+	on("dcos").verb("DEL").fails(t, h, types.ErrIOFailure, run, remedy)
+	_, err = h.Run(ctx, "umount", run)
+	check(t, err)
+	on("dcos").verb("DEL").ok(t, h)
+	if left := nothingOf(t, h); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
 }

@@ -30,8 +30,9 @@ type claim struct {
 	done bool
 	// answers is how many there were since the start.
 	answers int
-	// failures in a row, and when to try again after the last.
+	// failures in a row, the last one, and when to try again.
 	failures int
+	err      error
 	next     time.Time
 }
 
@@ -65,7 +66,7 @@ func (a *Agent) lease(ctx context.Context, view *peers.View) (*agentstate.Held, 
 		return a.refreshed(held, view)
 	}
 	if held != nil && time.Now().Before(a.claim.next) {
-		return held, nil
+		return held, a.claim.err
 	}
 	timeout := claimTimeout
 	if held != nil {
@@ -75,7 +76,8 @@ func (a *Agent) lease(ctx context.Context, view *peers.View) (*agentstate.Held, 
 	if err != nil {
 		a.claim.failures++
 		a.claim.next = time.Now().Add(pause(a.claim.failures, a.Interval))
-		return held, fmt.Errorf("claim for agent %s: %w", ip, err)
+		a.claim.err = fmt.Errorf("claim for agent %s: %w", ip, err)
+		return held, a.claim.err
 	}
 	a.claim = claim{done: true, answers: a.claim.answers + 1}
 	if held == nil || !sameGrant(held.Agent, fresh.Agent) {

@@ -14,9 +14,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/dcos/dcos-overlay/internal/cniconf"
+	"github.com/dcos/dcos-overlay/internal/wholefile"
 )
 
 const (
@@ -124,8 +123,8 @@ func (d Dir) write(overlay string) (repair string, err error) {
 	if err := os.MkdirAll(d.Path, 0o755); err != nil {
 		return "", fmt.Errorf("make cni_dir: %w", err)
 	}
-	if err := renameio.WriteFile(path, want, 0o644); err != nil {
-		return "", fmt.Errorf("write %s: %w", path, err)
+	if err := wholefile.Write(path, want); err != nil {
+		return "", err
 	}
 	return fmt.Sprintf("%s %s", path, was), nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -97,11 +98,11 @@ func Start(ctx context.Context, dir string) (*Store, error) {
 // start is Start with a quota of that many bytes.
 func start(ctx context.Context, dir string, quota int64) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
+		return nil, fmt.Errorf("make data directory: %w", forbidden(err))
 	}
 	lock, err := takeLock(filepath.Join(dir, "lock"))
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		return nil, fmt.Errorf("use data directory %s: %w", dir, forbidden(err))
 	}
 	conf := config(filepath.Join(dir, "etcd"))
 	conf.QuotaBackendBytes = quota
@@ -122,6 +123,14 @@ func start(ctx context.Context, dir string, quota int64) (*Store, error) {
 		err = ctx.Err()
 	}
 	return nil, errors.Join(fmt.Errorf("start etcd on %s: %w", dir, err), s.Close())
+}
+
+// forbidden is err with what to do where the user may not write there.
+func forbidden(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: give --data-dir one that user %d may write to", err, os.Geteuid())
+	}
+	return err
 }
 
 func config(dir string) *embed.Config {

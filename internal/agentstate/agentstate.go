@@ -18,11 +18,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/dcos/dcos-overlay/internal/lease"
 	"github.com/dcos/dcos-overlay/internal/network"
+	"github.com/dcos/dcos-overlay/internal/wholefile"
 )
 
 // lockPoll is how often a lock that another process holds is tried again.
@@ -171,8 +171,20 @@ func (d Dir) write(path string, v any) error {
 	if err := os.MkdirAll(d.State, 0o755); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
-	if err := renameio.WriteFile(path, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	return wholefile.Write(path, append(data, '\n'))
+}
+
+// Writable fails where nothing can be kept in the state directory, which need
+// not be there yet.
+func (d Dir) Writable() error {
+	path := d.State
+	err := unix.Access(path, unix.W_OK)
+	for errors.Is(err, unix.ENOENT) && path != filepath.Dir(path) {
+		path = filepath.Dir(path)
+		err = unix.Access(path, unix.W_OK)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "keep a lease in", Path: path, Err: err}
 	}
 	return nil
 }
@@ -195,7 +207,7 @@ func (d Dir) ID() (string, error) {
 	if err := os.MkdirAll(d.State, 0o755); err != nil {
 		return "", fmt.Errorf("make the state directory: %w", err)
 	}
-	if err := renameio.WriteFile(d.idPath(), []byte(id+"\n"), 0o644); err != nil {
+	if err := wholefile.Write(d.idPath(), []byte(id+"\n")); err != nil {
 		return "", fmt.Errorf("keep the agent's id: %w", err)
 	}
 	return id, nil

@@ -194,3 +194,23 @@ func TestPeersAreKept(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
+
+func TestWritable(t *testing.T) {
+	d := newDir(t)
+	if err := d.Writable(); err != nil {
+		t.Errorf("a directory that is to be made: %v", err)
+	}
+	// Nobody can make a directory there, root neither.
+	d.State = "/proc/sys/none/state"
+	if err := d.Writable(); err == nil {
+		t.Errorf("%s counts as writable", d.State)
+	}
+	d.State = filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(d.State, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.State = filepath.Join(d.State, "state")
+	if err := d.Writable(); err == nil {
+		t.Error("a directory below a file counts as writable")
+	}
+}

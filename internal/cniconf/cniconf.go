@@ -74,7 +74,9 @@ type identity struct {
 // wishes are how a container wants to be attached; fields that are not ours
 // are other programs' business.
 type wishes struct {
-	IPAM struct {
+	// Plugins are of a list, which is for runtimes.
+	Plugins json.RawMessage `json:"plugins"`
+	IPAM    struct {
 		Routes []struct {
 			Dst string `json:"dst"`
 		} `json:"routes"`
@@ -215,6 +217,9 @@ func (c *Conf) checkIPAM() (errs []error) {
 }
 
 func (c *Conf) fill(w *wishes, cniArgs string) (errs []error) {
+	if w.Plugins != nil {
+		errs = append(errs, errors.New("plugins: this is a list of configurations, which a runtime takes apart, such as cnitool: a plugin gets one of them, with the list's name and cniVersion"))
+	}
 	c.DNS = w.DNS
 	for _, route := range w.IPAM.Routes {
 		p, err := netip.ParsePrefix(route.Dst)

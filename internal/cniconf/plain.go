@@ -32,7 +32,7 @@ func (w *wishes) read(stdin []byte) error {
 	args := v.Get("args")
 	info := args.Get("org.apache.mesos").Get("network_info")
 	for _, seldom := range []plainjson.Value{
-		v.Get("ipam").Get("routes"), v.Get("dns"), v.Get("runtimeConfig"), args.Get("cni"), info.Get("port_mappings"), info.Get("labels"),
+		v.Get("plugins"), v.Get("ipam").Get("routes"), v.Get("dns"), v.Get("runtimeConfig"), args.Get("cni"), info.Get("port_mappings"), info.Get("labels"),
 	} {
 		if seldom.There() {
 			seldom.Odd()

@@ -6,6 +6,9 @@ package cnierror
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 
@@ -62,10 +65,7 @@ func Of(verb, overlay string, err error) error {
 		text := strings.TrimPrefix(oneLine(asIs.Msg), verb+": ")
 		return types.NewError(asIs.Code, verb+": "+text, details(err))
 	}
-	text := oneLine(err.Error())
-	if full(err) {
-		text += ": make room on that file system"
-	}
+	text := oneLine(err.Error()) + remedy(err, os.Geteuid())
 	return types.NewError(code(err), verb+": "+of(overlay, text), details(err))
 }
 
@@ -110,7 +110,20 @@ func Status(overlay string, err error, limited bool) error {
 	if limited {
 		c = types.ErrLimitedConnectivity
 	}
-	return types.NewError(c, "STATUS: "+of(overlay, oneLine(err.Error())), details(err))
+	return types.NewError(c, "STATUS: "+of(overlay, oneLine(err.Error())+remedy(err, os.Geteuid())), details(err))
+}
+
+// remedy is what to do about errors of files, wherever they come from.
+func remedy(err error, user int) string {
+	switch {
+	case full(err):
+		return ": make room on that file system"
+	case errors.Is(err, syscall.EROFS) && !strings.Contains(err.Error(), "sysctl -w"):
+		return ": make that file system writable"
+	case errors.Is(err, fs.ErrPermission) && user != 0:
+		return fmt.Sprintf(": run it as root, and not as user %d", user)
+	}
+	return ""
 }
 
 // full tells whether a file system had no room for a file, or may have none of
@@ -151,7 +164,7 @@ func code(err error) uint {
 		return CodeRefused
 	case errors.As(err, &printable):
 		return printable.Code
-	case full(err):
+	case full(err), errors.Is(err, syscall.EROFS):
 		return types.ErrIOFailure
 	}
 	return types.ErrInternal

@@ -39,6 +39,8 @@ func TestOf(t *testing.T) {
 		{printable, types.ErrInvalidNetNS, "ADD: as it is"},
 		{types.NewError(types.ErrInvalidNetworkConfig, "network a\nb", ""), types.ErrInvalidNetworkConfig, "ADD: network a; b"},
 		{fmt.Errorf("keep the lease: %w", &fs.PathError{Op: "write", Path: "/l", Err: syscall.ENOSPC}), types.ErrIOFailure, "/l: no space left on device: make room on that file system"},
+		{fmt.Errorf("keep the lease: write /l: %w", syscall.EROFS), types.ErrIOFailure, "/l: read-only file system: make that file system writable"},
+		{fmt.Errorf("set a to 1: %w: set it on the host: sysctl -w a=1", syscall.EROFS), types.ErrIOFailure, "sysctl -w a=1"},
 		// What undoing it said is not lost for the code's sake.
 		{errors.Join(printable, errors.New("and not undone")), types.ErrInvalidNetNS, "and not undone"},
 	} {
@@ -52,6 +54,19 @@ func TestOf(t *testing.T) {
 	}
 	if Of("ADD", "dcos", nil) != nil || Status("dcos", nil, true) != nil {
 		t.Error("no error became one")
+	}
+}
+
+// TestRemedyForPermission: root has another trouble than who he is.
+func TestRemedyForPermission(t *testing.T) {
+	for _, err := range []error{syscall.EACCES, syscall.EPERM} {
+		err := fmt.Errorf("open lock: %w", err)
+		if got := remedy(err, 1000); got != ": run it as root, and not as user 1000" {
+			t.Errorf("%v: a user is told %q", err, got)
+		}
+		if got := remedy(err, 0); got != "" {
+			t.Errorf("%v: root is told %q", err, got)
+		}
 	}
 }
 

@@ -99,6 +99,9 @@ func (h *Host) claimable(ctx context.Context, held *agentstate.Held, overlay str
 	if !o.IsEnabled() {
 		return errors.New("this agent has no lease of it, and a claim would fail: the overlay is disabled")
 	}
+	if err := h.Dir.Writable(); err != nil {
+		return err
+	}
 	if o.Subnet6.IsValid() && h.Conf.Network.EnableIPv6 {
 		return h.can6(o.Subnet6)
 	}

@@ -109,7 +109,7 @@ func (c *call) networkOf(h ipam.Home) string {
 // library says so only after the ADD.
 func (c *call) checkNetns() error {
 	if _, err := os.Stat(c.args.Netns); err != nil {
-		return cnierror.New(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %w", err))
+		return cnierror.New(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %w: the runtime has to make the container's network namespace first", err))
 	}
 	if override := strings.ToLower(c.args.NetnsOverride); override != "1" && override != "true" && sandbox.IsOwn(c.args.Netns) {
 		return cnierror.New(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %s is the host's own network namespace", c.args.Netns))
