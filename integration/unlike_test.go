@@ -101,12 +101,22 @@ func TestHostsUnlikeOthers(t *testing.T) {
 		}
 	}
 
-	// And with IPv6 on there is all of it.
-	shell(s.A, `sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`)
-	configure(t, s, s.A, mesos)
+	// IPv6 needs an MTU that an underlay may not have.
+	check(t, s.Companions[s.A.Name].Stop(ctx))
+	shell(s.A, `sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
+		rm -r /run/dcos-overlay/ready; ip link del vtep1024; ip link del m-dual; ip link set eth0 mtu 1320`)
+	configure(t, s, s.A, map[string]any{"network_config": map[string]any{"docker_bridge": false, "overlay_mtu": 0}})
+	small := []string{"the overlays' MTU is 1270", "IPv6 needs 1280", "eth0"}
+	on(s.A, "dual").verb("STATUS").fails(t, s.A, types.ErrPluginNotAvailable, small...)
+	on(s.A, "dual").fails(t, s.A, types.ErrInternal, small...)
+	on(s.A, "dcos").ok(t, s.A)
+	on(s.A, "dcos").verb("DEL").ok(t, s.A)
+
+	// With all that it needs there is IPv6.
+	shell(s.A, `ip link set eth0 mtu 1330`)
 	r := resultOf(t, on(s.A, "dual").ok(t, s.A).stdout, "1.1.0")
 	if a := addrsOf(r); len(a) != 2 {
-		t.Errorf("with IPv6 on a container gets %v", a)
+		t.Errorf("with an MTU of 1280 a container gets %v", a)
 	}
 	_, err := s.A.Run(ctx, "nsenter", "--net=/run/netns/dual", "ping", "-c1", "-W5", r.IPs[1].Gateway.String())
 	check(t, err)

@@ -54,17 +54,18 @@ func (h *Host) free(ctx context.Context, held *agentstate.Held, pool ipam.Pool, 
 	if len(pool.V6) == 0 {
 		return nil
 	}
-	return h.can6(pool.V6[0])
+	return h.can6(pool.V6[0], held.Agent.IP, held.Network)
 }
 
-// can6 fails where this host can't have an overlay whose addresses are of p.
-func (h *Host) can6(p netip.Prefix) error {
+// can6 fails where this host, whose underlay address is ip, can't have an
+// overlay of n whose addresses are of p.
+func (h *Host) can6(p netip.Prefix, ip netip.Addr, n network.Network) error {
 	k, err := kernel.Open()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	if err = k.IPv6(network.VTEPName); err == nil {
+	if err = h.ipv6(k, ip, n); err == nil {
 		err = firewall.New().Lacks(true)
 	}
 	if err != nil {
@@ -103,7 +104,7 @@ func (h *Host) claimable(ctx context.Context, held *agentstate.Held, overlay str
 		return err
 	}
 	if o.Subnet6.IsValid() && h.Conf.Network.EnableIPv6 {
-		return h.can6(o.Subnet6)
+		return h.can6(o.Subnet6, ip, network.Network{})
 	}
 	return nil
 }

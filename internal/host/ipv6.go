@@ -26,11 +26,11 @@ func (h *Host) Offered(held *agentstate.Held, overlay string) (ipam.Pool, error)
 }
 
 // feasible is what of a lease, and of what is known of others, there can be on
-// this host: all of it, or no IPv6 where the kernel has it off or the lease has
+// this host: all of it, or no IPv6 where there can be none or the lease has
 // none. lacking says why overlays that need IPv6 do not work; those of IPv4
 // alone do.
 func (h *Host) feasible(k *kernel.Kernel, held *agentstate.Held, known Knowledge) (_ *agentstate.Held, _ Knowledge, lacking map[string]error) {
-	off := k.IPv6(network.VTEPName)
+	off := h.ipv6(k, held.Agent.IP, held.Network)
 	if off == nil && held.Agent.VTEP.IP6.IsValid() {
 		return held, known, nil
 	}
@@ -43,6 +43,27 @@ func (h *Host) feasible(k *kernel.Kernel, held *agentstate.Held, known Knowledge
 	}
 	known.Agents = agents
 	return &plain, known, lacking
+}
+
+// mtu6 is the least MTU of a device with IPv6, in bytes (RFC 8200): the kernel
+// takes IPv6 off one that has less.
+const mtu6 = 1280
+
+// ipv6 says why there can be no IPv6 on the VTEP and the bridges of the agent
+// with the underlay address ip.
+func (h *Host) ipv6(k *kernel.Kernel, ip netip.Addr, n network.Network) error {
+	if err := k.IPv6(network.VTEPName); err != nil {
+		return err
+	}
+	underlay, err := k.Underlay(ip)
+	if err != nil {
+		return nil // that there is none is said by who needs it
+	}
+	container, vtep := h.mtus(&agentstate.Held{Agent: lease.Agent{IP: ip}, Network: n}, underlay)
+	if mtu := min(container, vtep); mtu < mtu6 {
+		return fmt.Errorf("the overlays' MTU is %d here, and IPv6 needs %d: raise the MTU of %s, which is %d, or overlay_mtu or vtep_mtu if they are set", mtu, mtu6, underlay.Name, underlay.MTU)
+	}
+	return nil
 }
 
 // lacking are the overlays that do not work where there is no IPv6, for which
