@@ -113,6 +113,22 @@ func Status(overlay string, err error, limited bool) error {
 	return types.NewError(c, "STATUS: "+of(overlay, oneLine(err.Error())+remedy(err, os.Geteuid())), details(err))
 }
 
+// Run is the error of a plugin's whole run, as it has to be printed: what the
+// library finds wrong before the verb begins names neither that nor what to do.
+func Run(verb string, err *types.Error) *types.Error {
+	if err == nil || strings.HasPrefix(err.Msg, verb+": ") {
+		return err
+	}
+	text := verb + ": " + oneLine(err.Msg)
+	switch err.Code {
+	case types.ErrInvalidEnvironmentVariables:
+		text += ": a container runtime sets the variables of the CNI specification; by hand, use cnitool"
+	case types.ErrDecodingFailure, types.ErrIOFailure:
+		text += ": the standard input has to be one plugin's configuration, an object of JSON"
+	}
+	return types.NewError(err.Code, text, err.Details)
+}
+
 // remedy is what to do about errors of files, wherever they come from.
 func remedy(err error, user int) string {
 	switch {

@@ -57,6 +57,28 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// TestRun: what the library says gets the verb and what to do, and nothing else
+// is changed.
+func TestRun(t *testing.T) {
+	for _, tt := range []struct {
+		err  *types.Error
+		want string
+	}{
+		{types.NewError(types.ErrInvalidEnvironmentVariables, "required env variables [CNI_NETNS] missing", ""), "ADD: required env variables [CNI_NETNS] missing: a container runtime"},
+		{types.NewError(types.ErrDecodingFailure, "error unmarshall network config: unexpected end of JSON input", ""), "ADD: error unmarshall network config: unexpected end of JSON input: the standard input"},
+		{types.NewError(types.ErrIncompatibleCNIVersion, "incompatible CNI versions", "config is 9"), "ADD: incompatible CNI versions"},
+		{types.NewError(types.ErrDecodingFailure, "ADD: ours", ""), "ADD: ours"},
+	} {
+		got := Run("ADD", tt.err)
+		if got.Code != tt.err.Code || got.Details != tt.err.Details || !strings.HasPrefix(got.Msg, tt.want) || strings.Contains(tt.want, "ours") && got.Msg != tt.want {
+			t.Errorf("%+v became %+v", tt.err, got)
+		}
+	}
+	if Run("ADD", nil) != nil {
+		t.Error("no error became one")
+	}
+}
+
 // TestRemedyForPermission: root has another trouble than who he is.
 func TestRemedyForPermission(t *testing.T) {
 	for _, err := range []error{syscall.EACCES, syscall.EPERM} {

@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	cniversion "github.com/containernetworking/cni/pkg/version"
 
+	"github.com/dcos/dcos-overlay/internal/cnierror"
 	"github.com/dcos/dcos-overlay/internal/version"
 )
 
@@ -22,6 +23,12 @@ func main() {
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		out: os.Stdout,
 	}
-	skel.PluginMainFuncs(skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status}, cniversion.All,
+	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status}, cniversion.All,
 		"CNI plugin dcos-overlay "+version.String()+": puts a container on an overlay network of this agent")
+	if err = cnierror.Run(os.Getenv("CNI_COMMAND"), err); err != nil {
+		if printing := err.Print(); printing != nil {
+			p.log.Error("the error can't be printed", "error", printing)
+		}
+		os.Exit(1)
+	}
 }
