@@ -215,8 +215,10 @@ func (s session) create(ctx context.Context, n Network, want client.NetworkCreat
 
 // remove takes away a network that no container uses.
 func (s session) remove(ctx context.Context, have apinetwork.Inspect) error {
-	inUse := func(by, stop string) error {
-		return fmt.Errorf("Docker network %s is %w by %s: stop %s first (docker network inspect %s)", have.Name, ErrInUse, by, stop, have.Name)
+	// A container that is only stopped could not be started on the next network
+	// of this name.
+	inUse := func(by, them string) error {
+		return fmt.Errorf("Docker network %s is %w by %s: remove or disconnect %s first (docker network inspect %s)", have.Name, ErrInUse, by, them, have.Name)
 	}
 	switch len(have.Containers) {
 	case 0:

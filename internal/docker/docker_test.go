@@ -180,7 +180,7 @@ func testWrongAndInUse(t *testing.T, e *engine) {
 	ca, cb := e.run("ca", "dcos"), e.run("cb", "dcos")
 	e.ensure(net4())
 
-	const inUse = "Docker network dcos is in use by containers ca, cb: stop them first (docker network inspect dcos)"
+	const inUse = "Docker network dcos is in use by containers ca, cb: remove or disconnect them first (docker network inspect dcos)"
 	n := net4()
 	n.V4 = netip.MustParsePrefix("9.0.2.128/25")
 	err := e.fails(n, "Docker network dcos had subnet 9.0.1.128/25 instead of 9.0.2.128/25 and cannot be made anew: "+inUse)
@@ -236,7 +236,7 @@ func testNotOurs(t *testing.T, e *engine) {
 func testInTheWay(t *testing.T, e *engine) {
 	remove := e.foreign("web", "br-web", "9.0.1.0/24")
 	_, err := e.Ensure(context.Background(), net4())
-	// An Engine from 28 on says "invalid pool request" in between.
+	// Later Engines say "invalid pool request" in between.
 	const begin, end = "creating Docker network dcos (9.0.1.128/25, bridge d-dcos): Error response from daemon: ",
 		"Pool overlaps with other one on this address space: Docker network web has subnet 9.0.1.0/24: remove or change it"
 	if err == nil || !strings.HasPrefix(err.Error(), begin) || !strings.HasSuffix(err.Error(), end) {

@@ -184,7 +184,7 @@ func TestUpgradedEngine(t *testing.T) {
 	}
 	const wrong = "Docker network dcos had option com.docker.network.bridge.gateway_mode_ipv4 none instead of nat-unprotected"
 	_, err := e.Ensure(ctx, net4())
-	if !errors.Is(err, ErrInUse) || err.Error() != wrong+" and cannot be made anew: Docker network dcos is in use by container web: stop it first (docker network inspect dcos)" {
+	if !errors.Is(err, ErrInUse) || err.Error() != wrong+" and cannot be made anew: Docker network dcos is in use by container web: remove or disconnect it first (docker network inspect dcos)" {
 		t.Errorf("in use: %v", err)
 	}
 	for id, n := range f.networks {

@@ -51,6 +51,17 @@ func TestPlan(t *testing.T) {
 		name: "in DOCKER-USER",
 		have: ":DOCKER-USER - [0:0]\n" + right + "-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j DCOS-OVERLAY-FORWARD\n-A DOCKER-USER -j RETURN\n",
 	}, {
+		name: "as Engine 28 has it",
+		have: ":DOCKER-FORWARD - [0:0]\n:DOCKER-ISOLATION-STAGE-1 - [0:0]\n:DOCKER-ISOLATION-STAGE-2 - [0:0]\n:DOCKER-USER - [0:0]\n" + right +
+			"-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-FORWARD\n-A DOCKER-FORWARD -j DOCKER-ISOLATION-STAGE-1\n" +
+			"-A DOCKER-ISOLATION-STAGE-1 -i d-dcos ! -o d-dcos -j DOCKER-ISOLATION-STAGE-2\n" +
+			"-A DOCKER-ISOLATION-STAGE-2 -o d-dcos -j DROP\n-A DOCKER-USER -j DCOS-OVERLAY-FORWARD\n",
+	}, {
+		name:    "Engine 28 came later",
+		have:    ":DOCKER-FORWARD - [0:0]\n:DOCKER-USER - [0:0]\n" + right + "-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-FORWARD\n-A FORWARD -j DCOS-OVERLAY-FORWARD\n",
+		repairs: []string{"the jump to DCOS-OVERLAY-FORWARD was in FORWARD and belongs in DOCKER-USER"},
+		script:  "-D FORWARD -j DCOS-OVERLAY-FORWARD\n-I DOCKER-USER 1 -j DCOS-OVERLAY-FORWARD\n",
+	}, {
 		name:    "DOCKER-USER returns before",
 		have:    ":DOCKER-USER - [0:0]\n" + right + "-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\n-A DOCKER-USER -j DCOS-OVERLAY-FORWARD\n",
 		repairs: []string{"the jump to DCOS-OVERLAY-FORWARD was not first in DOCKER-USER"},
