@@ -4,35 +4,22 @@
 # mirror that this machine's apt uses. It is kept apart, and installed
 # nowhere; the lab lays it over the root of the host that runs it. Prints its
 # directory. Run it as root.
-set -eu
-export PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" LC_ALL=C.UTF-8
-
-die() { echo "podman-cni: $*" >&2; exit 1; }
+. "$(dirname "$0")/debian.sh"
 
 suite=bookworm
-cache=/var/cache/dcos-overlay-test
 kept=$cache/podman-cni
-
-mkdir -p "$cache"
-exec 9>"$cache/lock"
-flock -w 600 9 || die "another one has held $cache/lock for ten minutes"
 if [ -d "$kept" ]; then
 	echo "$kept"
 	exit
 fi
 
-mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-	awk '$1 == "Debian" && $2 == "Debian" && $3 == "main" { print $4; exit }')
-[ -n "$mirror" ] || die "apt has no source for Debian main"
-
+mirror
 # What a run that was killed has left: nobody else is here, by the lock.
 rm -rf "$cache"/podman.*
 # apt drops root's rights to download, so the directory is for all to read.
 work=$(mktemp -d "$cache/podman.XXXXXX")
 chmod 755 "$work"
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
 mkdir -p "$work/lists/partial" "$work/tree"
 apart() { # verb arguments…: apt-get with sources and lists of our own
