@@ -18,6 +18,9 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X github.com/dcos/
 # staticcheck is pinned here, not in go.mod, which is for what we ship.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# What tests leave in the temporary directory when they are killed, the next removes.
+TEST := scripts/in-tempdir.sh $(GO) test
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -51,18 +54,18 @@ test: deps lint unit integration ## run every test (root)
 .PHONY: unit
 unit: ## run the tests of each package, with the race detector (root)
 	@echo "unit: the tests of each package, on the real kernel in namespaces, with the race detector"
-	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration(/torture|/page)?$$')
+	@$(TEST) -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration(/torture|/page)?$$')
 
 .PHONY: integration
 integration: ## run the tests on several hosts (root)
 	@echo "integration: the built programs on hosts made of namespaces, and the coordinator's page in a browser"
-	@$(GO) test -count 1 -timeout 30m ./integration ./integration/page
+	@$(TEST) -count 1 -timeout 30m ./integration ./integration/page
 	@echo "torture: three etcd members and three coordinators that are killed, paused and cut off"
-	@$(GO) test -count 1 -timeout 20m ./integration/torture
+	@$(TEST) -count 1 -timeout 20m ./integration/torture
 
 .PHONY: docs
 docs: deps ## take the manual's pictures of the page anew, into docs/images (root)
-	@$(GO) test -count 1 -timeout 10m ./integration/page -v -args -page.images="$(CURDIR)/docs/images"
+	@$(TEST) -count 1 -timeout 10m ./integration/page -v -args -page.images="$(CURDIR)/docs/images"
 
 .PHONY: bench
 bench: ## measure against the stock plugins and others, and write docs/benchmarks.md (root)

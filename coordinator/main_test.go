@@ -57,6 +57,8 @@ var listening = regexp.MustCompile(`msg=listening address=(\S+)`)
 func start(t *testing.T, binary string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(binary, append([]string{"--listen", "127.0.0.1:0"}, args...)...), done: make(chan struct{})}
+	// A test that is killed takes it along.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

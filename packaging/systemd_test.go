@@ -16,11 +16,20 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dcos/dcos-overlay/internal/mountns"
+	"github.com/dcos/dcos-overlay/internal/tempdir"
 )
 
 // patience is how long this waits for what a service does in the background.
 const patience = 3 * time.Minute
+
+// machinePrefix begins the names of a machine's directory and of its cgroups.
+const machinePrefix = "dcos-overlay-machine-"
+
+// groupTrees are the trees of cgroups that a machine has a part of.
+var groupTrees = []string{"/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"}
 
 // underSystemd installs the packages on a Debian whose systemd runs, starts the
 // units with all that they forbid, and upgrades them under a container.
@@ -100,10 +109,20 @@ type machine struct {
 func boot(t *testing.T) machine {
 	t.Helper()
 	ownMounts(t)
-	m := machine{root: t.TempDir()}
+	removeKilled(t)
+	root, err := tempdir.Make(machinePrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(root); err != nil {
+			t.Error(err)
+		}
+	})
+	m := machine{root: root}
 	base := strings.TrimSpace(command(t, "", "../scripts/bare-debian.sh"))
 	command(t, "", "tar", "-C", m.root, "-xpf", base)
-	group := fmt.Sprintf("dcos-overlay-test-%d", os.Getpid())
+	group := filepath.Base(root)
 	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +130,8 @@ func boot(t *testing.T) machine {
 	defer said.Close()
 	cmd := exec.Command("testdata/boot.sh", m.root, group)
 	cmd.Stdout, cmd.Stderr = said, said
+	// The thread is this test's, since it has mounts of its own.
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -167,9 +188,35 @@ func ownMounts(t *testing.T) {
 	}
 }
 
+// removeKilled removes the directories and the cgroups of machines whose test
+// was killed; their processes ended with it.
+func removeKilled(t *testing.T) {
+	t.Helper()
+	dirs, err := tempdir.AllStale(machinePrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, tree := range groupTrees {
+		groups, err := filepath.Glob(filepath.Join(tree, machinePrefix+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range groups {
+			if name := filepath.Base(g); tempdir.Stale(machinePrefix, name) {
+				removeGroups(t, name)
+			}
+		}
+	}
+}
+
 // removeGroups removes what processes that are gone have left of a cgroup.
 func removeGroups(t *testing.T, group string) {
-	for _, tree := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"} {
+	for _, tree := range groupTrees {
 		top := filepath.Join(tree, group)
 		wait(t, top+" without processes", func() error {
 			var dirs []string
