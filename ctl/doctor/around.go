@@ -242,7 +242,7 @@ func (d *Doctor) underlayFirewall(r firewall.Report) {
 		return
 	}
 	d.tell(Fail, name, "VXLAN packets (UDP 64000) are dropped: "+r.Blocked,
-		fmt.Sprintf("accept them from all agents: %s -I INPUT -p udp --dport 64000 -j ACCEPT, and likewise OUTPUT", r.Program))
+		fmt.Sprintf("take that away, or accept them before: %s -t %s -I %s -p udp --dport 64000 -j ACCEPT", r.Program, r.Table, r.Chain))
 }
 
 // dockerBridge looks at the device, which Docker does not miss when it goes.

@@ -27,6 +27,9 @@ type Report struct {
 	// come in or go out; empty where they pass, or where that depends on more
 	// than the rules say.
 	Blocked string
+	// Table and Chain are where they are dropped: a rule that accepts them has
+	// to be the first there.
+	Table, Chain string
 }
 
 // Report looks at the host's rules in one address family. Its error is
@@ -54,8 +57,11 @@ func report(fam family, have saved) Report {
 	}
 	for _, table := range []string{"raw", "mangle", "filter"} {
 		for _, chain := range []string{"PREROUTING", "INPUT", "OUTPUT"} {
-			if r.Blocked == "" {
-				r.Blocked = have[table].blocks(table, chain)
+			if r.Blocked != "" {
+				continue
+			}
+			if r.Blocked = have[table].blocks(table, chain); r.Blocked != "" {
+				r.Table, r.Chain = table, chain
 			}
 		}
 	}

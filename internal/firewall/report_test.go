@@ -50,7 +50,12 @@ func TestReportBlocked(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := report(families[0], have).Blocked; got != tt.want {
+			r := report(families[0], have)
+			where := map[string]string{"filter": "INPUT", "raw": "PREROUTING"}[r.Table]
+			if (tt.want != "") != (where != "") || r.Chain != where || !strings.HasPrefix(tt.want, "table "+r.Table) && tt.want != "" {
+				t.Errorf("what drops is in table %q, chain %q", r.Table, r.Chain)
+			}
+			if got := r.Blocked; got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
