@@ -35,8 +35,11 @@ func (h *Host) feasible(k *kernel.Kernel, held *agentstate.Held, known Knowledge
 		return held, known, nil
 	}
 	lacking = h.lacking(held, off)
-	plain := *held
-	plain.Agent, plain.Network = *held.Agent.WithoutIPv6(), held.Network.WithoutIPv6()
+	// What follows from the answer alone: the rest changes while it is saved.
+	plain := agentstate.Held{
+		Agent: *held.Agent.WithoutIPv6(), Network: held.Network.WithoutIPv6(),
+		Deleting: held.Deleting, Revision: held.Revision,
+	}
 	agents := make([]lease.Agent, len(known.Agents))
 	for i := range known.Agents {
 		agents[i] = *known.Agents[i].WithoutIPv6()
