@@ -18,7 +18,7 @@ suite=${SUITE:-forky}
 kept=$cache/docker-$suite
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 # install-deps.sh says what for, but for nftables: some Engines run nft.
-packages=docker.io,docker-cli,containerd,runc,iptables,nftables,iproute2,conntrack,procps,kmod,strace,busybox-static,iputils-ping,curl,openssl,etcd-server,etcd-client,git,ca-certificates
+packages=docker.io,docker-cli,containerd,runc,iptables,nftables,iproute2,conntrack,procps,kmod,strace,busybox-static,iputils-ping,curl,openssl,etcd-server,etcd-client,git,make,ca-certificates
 
 if [ ! -d "$kept" ]; then
 	mirror
