@@ -3,6 +3,7 @@
 package netnstest
 
 import (
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 // Enter puts the test's goroutine into a fresh namespace, whose loopback
-// device is up, until the test ends. Programs that it starts are there, too,
+// device is up and which forwards nothing, until the test ends. Programs that it starts are there, too,
 // for they are forked from the same thread; other goroutines are not.
 func Enter(t testing.TB) netns.NsHandle {
 	t.Helper()
@@ -36,6 +37,10 @@ func Enter(t testing.TB) netns.NsHandle {
 		runtime.UnlockOSThread()
 	})
 	Run(t, "ip link set lo up")
+	// A new namespace has of IPv4 what the machine has, which may forward.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
+		t.Fatalf("turn packet forwarding off: %v", err)
+	}
 	return ns
 }
 
